@@ -1,0 +1,1 @@
+"""What overlaps this place and this time?"""

@@ -1,0 +1,298 @@
+"""AOI: anything that can say where, as a geometry in the CRS of a catalog."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import antimeridian
+import geopandas as gpd
+import numpy as np
+import pyproj
+import shapely
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
+
+from xgeocat.catalog.interval import Interval
+
+WGS84 = pyproj.CRS.from_epsg(4326)
+
+#: Edges are cut into at least this many pieces over the AOI's extent before reprojection: the
+#: error of a straight piece falls with its square, to centimetres over one Sentinel-2 tile.
+PIECES = 256
+
+
+@runtime_checkable
+class Request(Protocol):
+    """What a slice of a domain says of itself; see `xgeocat.domain.geoslice.GeoSlice`."""
+
+    @property
+    def crs(self) -> object: ...
+    @property
+    def bounds(self) -> tuple[float, float, float, float]: ...
+    @property
+    def interval(self) -> Interval | None: ...
+
+
+AOI = (
+    tuple[float, float, float, float]
+    | shapely.Geometry
+    | gpd.GeoDataFrame
+    | gpd.GeoSeries
+    | Geometry
+    | GeoBox
+    | Request
+    | Mapping[str, object]
+    | xr.DataArray
+    | xr.Dataset
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place: a valid geometry and its CRS (None: it carries none)."""
+
+    geometry: shapely.Geometry
+    crs: pyproj.CRS | None
+
+
+def aoi_geometry(
+    aoi: AOI, crs: pyproj.CRS, within: tuple[float, float, float, float] | None = None
+) -> shapely.Geometry:
+    """Return an AOI as a geometry in `crs`.
+
+    Parameters
+    ----------
+    aoi : bbox, shapely, GeoDataFrame, GeoSeries, odc Geometry, GeoBox, GeoSlice, GeoJSON, DataArray
+        A bbox is ``(west, south, east, north)``; ``west > east`` crosses the antimeridian in a
+        geographic CRS. GeoJSON is in WGS 84, as RFC 7946 says. An AOI that carries no CRS is read
+        in `crs`.
+    crs : pyproj.CRS
+        CRS of the result.
+    within : tuple of float, optional
+        Bounds in `crs` of all that the result is compared with. A geographic AOI is clipped to
+        their neighbourhood before it is projected, because projections fold far from home.
+
+    Returns
+    -------
+    shapely.Geometry
+        Valid, with edges densified before they were reprojected, and cut at the antimeridian.
+
+    Raises
+    ------
+    ValueError
+        For an AOI that is empty, not finite, upside down, or out of range without a CRS.
+    TypeError
+        For something that does not say where.
+    """
+    where = locate(aoi)
+    if where.crs is None:
+        _require_in_range(where.geometry, crs)
+        where = Where(where.geometry, crs)
+    return reproject(where, crs, within)
+
+
+def locate(aoi: AOI) -> Where:
+    """Read an AOI as geometry and CRS, as it comes; see :func:`aoi_geometry`."""
+    where = _read(aoi)
+    geometry = where.geometry
+    if geometry is None or geometry.is_empty:
+        raise ValueError(f"The AOI is empty: {aoi!r:.200}. Give one that covers some place.")
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        raise ValueError(f"The AOI has coordinates that are not finite: {aoi!r:.200}.")
+    valid = geometry if geometry.is_valid else shapely.make_valid(geometry)
+    return Where(valid, where.crs)
+
+
+def _read(aoi: AOI) -> Where:
+    if isinstance(aoi, shapely.Geometry):
+        return Where(aoi, None)
+    if isinstance(aoi, (gpd.GeoDataFrame, gpd.GeoSeries)):
+        return Where(aoi.geometry.union_all(), aoi.crs)
+    if isinstance(aoi, Geometry):
+        return Where(aoi.geom, _pyproj(aoi.crs))
+    if isinstance(aoi, GeoBox):
+        return Where(aoi.extent.geom, _pyproj(aoi.crs))
+    if isinstance(aoi, (xr.DataArray, xr.Dataset)):
+        return _read_grid(aoi)
+    if isinstance(aoi, Mapping):
+        return _read_geojson(aoi)
+    if isinstance(aoi, Request):
+        return Where(_box(aoi.bounds), _pyproj(aoi.crs))
+    if isinstance(aoi, (tuple, list, np.ndarray)) and len(aoi) == 4:
+        return Where(_box(tuple(float(v) for v in aoi)), None)
+    raise TypeError(
+        f"{type(aoi).__name__} does not say where: {aoi!r:.120}. An AOI is a bbox (west, south, "
+        "east, north), a shapely geometry, GeoDataFrame, GeoBox, GeoSlice, GeoJSON mapping, or a "
+        "DataArray with a CRS."
+    )
+
+
+def _pyproj(crs: object) -> pyproj.CRS | None:
+    return None if crs is None else pyproj.CRS.from_user_input(getattr(crs, "proj", crs))
+
+
+def _box(bounds: tuple[float, ...]) -> shapely.Geometry:
+    west, south, east, north = bounds
+    if south > north:
+        raise ValueError(
+            f"The bbox {tuple(bounds)} has south > north; its order is west, south, east, north."
+        )
+    if west > east:
+        # Only longitudes wrap; that the CRS is geographic shows in the range of the numbers.
+        if max(abs(west), abs(east)) > 180:
+            raise ValueError(
+                f"The bbox {tuple(bounds)} has west > east, which is only read as crossing the "
+                "antimeridian for longitudes in -180..180."
+            )
+        parts = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+        return shapely.MultiPolygon(parts)
+    if west == east or south == north:
+        return shapely.LineString([(west, south), (east, north)]) if (west, south) != (
+            east, north) else shapely.Point(west, south)  # fmt: skip
+    return shapely.box(west, south, east, north)
+
+
+def _read_grid(field: xr.DataArray | xr.Dataset) -> Where:
+    import odc.geo.xr  # noqa: F401 - registers .odc
+
+    geobox = field.odc.geobox
+    if geobox is None:
+        raise ValueError(
+            f"The {type(field).__name__} with dims {tuple(map(str, field.dims))} has no regular "
+            "grid to take the place from. Give its y and x coordinates and a CRS "
+            "(.odc.assign_crs)."
+        )
+    return Where(geobox.extent.geom, _pyproj(geobox.crs))
+
+
+def _read_geojson(geojson: Mapping[str, object]) -> Where:
+    kind = geojson.get("type")
+    try:
+        if kind == "FeatureCollection":
+            parts = [shapely.from_geojson(json.dumps(f["geometry"])) for f in geojson["features"]]  # type: ignore[attr-defined]
+            geometry = shapely.union_all(parts)
+        else:
+            body = geojson["geometry"] if kind == "Feature" else geojson
+            geometry = shapely.from_geojson(json.dumps(body))
+    except (KeyError, TypeError, shapely.errors.GEOSException) as error:
+        raise ValueError(
+            f"The mapping with keys {sorted(map(str, geojson))} is no GeoJSON ({error}); give a "
+            "geometry, Feature or FeatureCollection."
+        ) from error
+    return Where(geometry, WGS84)
+
+
+def _require_in_range(geometry: shapely.Geometry, crs: pyproj.CRS) -> None:
+    west, south, east, north = geometry.bounds
+    if crs.is_geographic and (max(abs(west), abs(east)) > 360 or max(abs(south), abs(north)) > 90):
+        raise ValueError(
+            f"The AOI carries no CRS, so it is read in the catalog's {crs.to_string()}, where its "
+            f"bounds {geometry.bounds} are out of range. Give its CRS, e.g. as "
+            "gpd.GeoSeries([aoi], crs='EPSG:32610') or GeoSlice(bounds=..., crs=...)."
+        )
+
+
+def reproject(
+    where: Where, crs: pyproj.CRS, within: tuple[float, float, float, float] | None = None
+) -> shapely.Geometry:
+    """Reproject a place, with densified edges; see :func:`aoi_geometry`."""
+    geometry, source = where.geometry, where.crs
+    if source is None or same_crs(source, crs):
+        # An AOI may be wider than half the globe, so a long edge says nothing about crossing.
+        return cut_at_antimeridian(geometry, long_edges=False) if crs.is_geographic else geometry
+    if source.is_geographic and not crs.is_geographic and within is not None:
+        geometry = shapely.intersection(geometry, _neighbourhood(within, crs, source))
+        if geometry.is_empty:
+            return geometry
+    west, south, east, north = geometry.bounds
+    step = max(east - west, north - south) / PIECES
+    if step > 0:
+        geometry = shapely.segmentize(geometry, step)
+    to_target = pyproj.Transformer.from_crs(source, crs, always_xy=True)
+    moved = shapely.transform(geometry, to_target.transform, interleaved=False)
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise ValueError(
+            f"The AOI with bounds {where.geometry.bounds} in {source.to_string()} cannot be "
+            f"projected to {crs.to_string()}: part of it lies outside that projection. Clip it."
+        )
+    if crs.is_geographic:
+        moved = cut_at_antimeridian(moved)
+    return moved if moved.is_valid else shapely.make_valid(moved)
+
+
+def same_crs(one: pyproj.CRS, other: pyproj.CRS) -> bool:
+    """Tell whether two CRS are the same in x, y order (EPSG:4326 and OGC:CRS84 are)."""
+    return one == other or one.equals(other, ignore_axis_order=True)
+
+
+def _neighbourhood(
+    bounds: tuple[float, float, float, float], crs: pyproj.CRS, target: pyproj.CRS
+) -> shapely.Geometry:
+    """Bounds in `crs` as boxes in a geographic `target`, with one degree around them."""
+    to_target = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    west, south, east, north = to_target.transform_bounds(*bounds, densify_pts=21)
+    south, north = max(south - 1, -90), min(north + 1, 90)
+    west, east = west - 1, east + 1
+    if west < -180 or east > 180 or west > east:
+        west, east = (west + 180) % 360 - 180, (east + 180) % 360 - 180
+        return shapely.MultiPolygon(
+            [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+        )
+    return shapely.box(west, south, east, north)
+
+
+def cut_at_antimeridian(
+    geometry: shapely.Geometry, *, long_edges: bool = True
+) -> shapely.Geometry:
+    """Cut a geographic geometry at 180 degrees, as RFC 7946 (section 3.1.9) has it.
+
+    Parameters
+    ----------
+    geometry : shapely.Geometry
+        Longitude, latitude in degrees.
+    long_edges : bool, default: True
+        Whether an edge of more than 180 degrees means that the polygon runs across the
+        antimeridian (true of footprints), besides longitudes beyond 180, which always do. Both
+        conventions are found in STAC archives.
+
+    Returns
+    -------
+    shapely.Geometry
+        Polygons cut in two where they crossed; all else as it was.
+    """
+    if not isinstance(geometry, (shapely.Polygon, shapely.MultiPolygon)):
+        return geometry
+    if np.abs(shapely.get_coordinates(geometry)[:, 0]).max(initial=0) > 180:
+        return _wrap(geometry)
+    if not (long_edges and _has_long_edge(geometry)):
+        return geometry
+    with warnings.catch_warnings():
+        # Winding is put right by the library; what it would say is nothing a user can act on.
+        warnings.simplefilter("ignore", category=antimeridian.FixWindingWarning)
+        if isinstance(geometry, shapely.Polygon):
+            fixed = antimeridian.fix_polygon(geometry, fix_winding=True, great_circle=False)
+        else:
+            fixed = antimeridian.fix_multi_polygon(geometry, fix_winding=True, great_circle=False)
+    return fixed if fixed.is_valid else shapely.make_valid(fixed)
+
+
+def _wrap(geometry: shapely.Geometry) -> shapely.Geometry:
+    """Bring longitudes beyond 180 degrees back, piece by piece."""
+    world = shapely.box(-180, -90, 180, 90)
+    turns = [shapely.transform(geometry, lambda xy, t=turn: xy + (360 * t, 0))
+             for turn in (-1, 0, 1)]  # fmt: skip
+    return shapely.union_all([shapely.intersection(turned, world) for turned in turns])
+
+
+def _has_long_edge(geometry: shapely.Geometry) -> bool:
+    """Tell whether an edge spans more than half the globe (all of it: a global footprint)."""
+    jumps = [
+        np.abs(np.diff(shapely.get_coordinates(polygon.exterior)[:, 0])).max(initial=0)
+        for polygon in shapely.get_parts(geometry)
+    ]
+    return any(180 < jump < 360 for jump in jumps)

@@ -1,0 +1,107 @@
+"""Time, the way people write it, as a closed interval in UTC."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from xgeocat.catalog.schema import TIME_DTYPE
+
+#: First and last microsecond, both included.
+Interval = tuple[np.datetime64, np.datetime64]
+Moment = str | dt.date | dt.datetime | np.datetime64 | pd.Timestamp | None
+TimeLike = Moment | Sequence[Moment] | slice
+
+ALWAYS: Interval = (
+    np.datetime64("0001-01-01T00:00:00.000000", "us"),
+    np.datetime64("9999-12-31T23:59:59.999999", "us"),
+)
+_PARTIAL = {
+    re.compile(r"\d{4}"): "Y",
+    re.compile(r"\d{4}-\d{2}"): "M",
+    re.compile(r"\d{4}-\d{2}-\d{2}"): "D",
+}
+
+
+def parse_interval(time: TimeLike) -> Interval:
+    """Read a time or a pair of times as a closed interval.
+
+    Parameters
+    ----------
+    time : str, date, datetime, numpy.datetime64, Timestamp, pair of these, slice or None
+        A bare year, month or date means all of it; ``"a/b"`` is a pair; None or ``".."`` is an
+        open end. What carries a time zone is converted to UTC, what carries none is UTC.
+
+    Returns
+    -------
+    tuple of numpy.datetime64
+        First and last moment, ``datetime64[us]``.
+
+    Raises
+    ------
+    ValueError
+        For text that is no time, or an interval that ends before it starts.
+    """
+    first, last = _pair(time)
+    start = ALWAYS[0] if first is None else _moment(first)[0]
+    end = ALWAYS[1] if last is None else _moment(last)[1]
+    if end < start:
+        raise ValueError(f"time={time!r} ends ({end}) before it starts ({start}); swap the two.")
+    return start, end
+
+
+def _pair(time: TimeLike) -> tuple[Moment, Moment]:
+    if isinstance(time, str) and "/" in time:
+        time = time.split("/")
+    if isinstance(time, slice):
+        time = (time.start, time.stop)
+    if time is None or isinstance(time, (str, dt.date, np.datetime64)):
+        return time, time
+    if len(time) != 2:
+        raise ValueError(f"time={time!r} has {len(time)} parts; give one time or (start, end).")
+    first, last = (None if part in ("..", "") else part for part in time)
+    return first, last
+
+
+def _moment(value: Moment) -> Interval:
+    """Return the first and last microsecond of one time as written."""
+    unit = None
+    if isinstance(value, str):
+        unit = next((u for form, u in _PARTIAL.items() if form.fullmatch(value.strip())), None)
+    elif isinstance(value, np.datetime64):
+        unit = {"Y": "Y", "M": "M", "D": "D"}.get(np.datetime_data(value.dtype)[0])
+    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        unit = "D"
+    if unit is not None:
+        first = np.datetime64(value, unit)
+        after = (first + 1).astype(TIME_DTYPE)
+        return first.astype(TIME_DTYPE), after - np.timedelta64(1, "us")
+    instant = to_utc(value)
+    if np.isnat(instant):
+        raise ValueError(f"time={value!r} is no time; write e.g. '2024-08-15' or '2024-08'.")
+    return instant, instant
+
+
+def to_utc(value: Moment) -> np.datetime64:
+    """Read one instant as naive UTC, ``datetime64[us]``; None becomes NaT.
+
+    Raises
+    ------
+    ValueError
+        For text that is no time.
+    """
+    if value is None:
+        return np.datetime64("NaT", "us")
+    try:
+        stamp = pd.Timestamp(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{value!r} is no time ({error}); write e.g. '2024-08-15T10:00:00Z'."
+        ) from error
+    if stamp.tzinfo is not None:
+        stamp = stamp.tz_convert("UTC").tz_localize(None)
+    return stamp.to_datetime64().astype(TIME_DTYPE)

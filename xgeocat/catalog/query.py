@@ -1,0 +1,64 @@
+"""Query: the scenes that meet a place and a time."""
+
+from __future__ import annotations
+
+import xarray as xr
+from odc.geo.geom import BoundingBox
+
+from xgeocat.catalog.aoi import AOI, Request, aoi_geometry
+from xgeocat.catalog.index import footprint_index
+from xgeocat.catalog.interval import TimeLike, parse_interval
+from xgeocat.catalog.schema import SCENE, require_catalog
+
+
+def query(ds: xr.Dataset, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
+    """Select the scenes whose true footprint meets an AOI and whose time meets an interval.
+
+    Parameters
+    ----------
+    ds : Dataset
+        A catalog.
+    aoi : bbox, shapely, GeoDataFrame, GeoBox, GeoSlice, GeoJSON or DataArray, optional
+        Anything that can say where; see :func:`xgeocat.catalog.aoi.aoi_geometry`. Without a CRS
+        it is read in the catalog's. A footprint that only touches it meets it.
+    time : str, date, pair, slice, optional
+        Closed interval, UTC; a bare date or month means all of it; see
+        :func:`xgeocat.catalog.interval.parse_interval`. A GeoSlice brings its own.
+
+    Returns
+    -------
+    Dataset
+        The catalog of the matching scenes, in their order; empty if none matches.
+
+    Raises
+    ------
+    TypeError
+        When `ds` is no catalog or `aoi` does not say where.
+    ValueError
+        For an AOI or time that cannot be read.
+    """
+    ds = require_catalog(ds, "query")
+    index = footprint_index(ds)
+    geometry = None if aoi is None else aoi_geometry(aoi, index.crs, _total_bounds(ds))
+    interval = None if time is None else parse_interval(time)
+    if interval is None and isinstance(aoi, Request):
+        interval = aoi.interval
+    return ds.isel({SCENE: index.overlapping(geometry, interval)})
+
+
+def bounds(ds: xr.Dataset) -> BoundingBox | None:
+    """Bounds of all footprints, in the catalog's CRS; None for an empty catalog."""
+    found = _total_bounds(require_catalog(ds, "bounds"))
+    return None if found is None else BoundingBox(*found, crs=footprint_index(ds).crs.to_wkt())
+
+
+def _total_bounds(ds: xr.Dataset) -> tuple[float, float, float, float] | None:
+    # shapely is asked through geopandas' own reduction, which leaves out unknown footprints.
+    import numpy as np
+    import shapely
+
+    boxes = shapely.bounds(footprint_index(ds).geometry)
+    if not len(boxes) or np.isnan(boxes).all():
+        return None
+    low, high = np.nanmin(boxes[:, :2], axis=0), np.nanmax(boxes[:, 2:], axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])

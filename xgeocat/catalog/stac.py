@@ -1,0 +1,241 @@
+"""STAC items to catalog and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from sys import intern
+
+import numpy as np
+import pyproj
+import pystac
+import shapely
+import xarray as xr
+
+from xgeocat.catalog import schema
+from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, reproject, same_crs
+from xgeocat.catalog.build import Scene, catalog_dataset
+from xgeocat.catalog.index import footprint_index
+from xgeocat.catalog.interval import to_utc
+from xgeocat.catalog.radiometry import asset_radiometry
+from xgeocat.catalog.sources import Json, Source, read_items
+
+GRID_KEYS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
+TIME_KEYS = ("datetime", "start_datetime", "end_datetime")
+#: Properties that are read into other columns, or whose names a catalog uses itself.
+NOT_COLUMNS = {*TIME_KEYS, *GRID_KEYS, *schema.RESERVED}
+
+
+def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
+    """Build a catalog from STAC items.
+
+    Parameters
+    ----------
+    source : iterable of pystac.Item or dict, ItemCollection, or path
+        A path may be an Item, an ItemCollection or FeatureCollection, newline-delimited items, or
+        a static Catalog or Collection, which is walked. Relative hrefs are resolved against it.
+    crs : CRS, default: EPSG:4326
+        CRS of the catalog's footprints.
+
+    Returns
+    -------
+    Dataset
+        Dims ``(scene, asset)``, one row per item in the order given: ``scene`` ids, ``geometry``
+        with its FootprintIndex, ``start_time`` and ``end_time`` (UTC), ``collection``; ``href``,
+        grid and radiometry of each asset; every scalar property under its own STAC name.
+
+    Raises
+    ------
+    ValueError
+        For a file or mapping that holds no STAC items, and for items without an id or with a time
+        that cannot be read, with the list of offenders.
+    """
+    target = pyproj.CRS.from_user_input(crs)
+    scenes, wrong = [], []
+    for item in read_items(source):
+        try:
+            scenes.append(_scene(item, target))
+        except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
+            wrong.append(f"{item.get('id', '(no id)')}: {error!r}")
+    if wrong:
+        shown = "\n  ".join(wrong[:10])
+        raise ValueError(
+            f"{len(wrong)} of {len(wrong) + len(scenes)} items cannot be read as scenes; leave "
+            f"them out or mend them:\n  {shown}"
+        )
+    return catalog_dataset(scenes, target)
+
+
+def _scene(item: Json, crs: pyproj.CRS) -> Scene:
+    properties = item["properties"]
+    rest = {k: v for k, v in item.items() if k not in ("id", "collection", "properties", "assets",
+                                                       "geometry", "type")}  # fmt: skip
+    scalars = {k: v for k, v in properties.items()
+               if isinstance(v, (str, int, float, bool)) and k not in NOT_COLUMNS}  # fmt: skip
+    rest["properties"] = {k: v for k, v in properties.items() if k not in scalars}
+    geometry, raw = _footprint(item, crs)
+    if raw is not None:
+        rest["geometry"] = raw
+    start, end = _times(properties)
+    assets = {key: _asset(key, asset, properties) for key, asset in item["assets"].items()}
+    return Scene(
+        id=item["id"],
+        collection=item.get("collection"),
+        geometry=geometry,
+        start=start,
+        end=end,
+        properties=scalars,
+        assets=assets,
+        rest=json.dumps(rest, separators=(",", ":")),
+    )
+
+
+def _footprint(item: Json, crs: pyproj.CRS) -> tuple[shapely.Geometry | None, Json | None]:
+    """Footprint in `crs`, and the geometry as given where the footprint does not give it back."""
+    if item.get("geometry") is None:
+        return None, None
+    given = shapely.from_geojson(json.dumps(item["geometry"]))
+    if same_crs(crs, WGS84):
+        footprint = cut_at_antimeridian(given)
+        return footprint, None if footprint is given else item["geometry"]
+    native = item["properties"].get("proj:geometry")
+    code = _crs_code(item["properties"])
+    if native is not None and code and same_crs(pyproj.CRS.from_user_input(code), crs):
+        return shapely.from_geojson(json.dumps(native)), item["geometry"]
+    return reproject(Where(cut_at_antimeridian(given), WGS84), crs), item["geometry"]
+
+
+def _times(properties: Mapping[str, object]) -> tuple[np.datetime64, np.datetime64]:
+    moment, start, end = (to_utc(properties.get(key)) for key in TIME_KEYS)  # type: ignore[arg-type]
+    return (
+        moment if np.isnat(start) else start,
+        moment if np.isnat(end) else end,
+    )
+
+
+def _crs_code(fields: Mapping[str, object]) -> str | None:
+    code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
+    if isinstance(code, str):
+        return code
+    if epsg is not None:
+        return f"EPSG:{epsg}"
+    if isinstance(fields.get("proj:wkt2"), str):
+        return str(fields["proj:wkt2"])
+    projjson = fields.get("proj:projjson")
+    return None if projjson is None else json.dumps(projjson)
+
+
+def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
+    radiometry = asset_radiometry(key, asset, properties)
+    grid = {**properties, **asset} if _has_crs(asset) else {**asset, **_grid_of(properties, asset)}
+    shape, transform = grid.get("proj:shape"), grid.get("proj:transform")
+    rest = json.dumps({k: v for k, v in asset.items() if k != "href"}, separators=(",", ":"))
+    return {
+        schema.HREF: asset.get("href"),
+        schema.CRS: _crs_code(grid),
+        schema.SHAPE: shape if shape and len(shape) == 2 else None,
+        schema.TRANSFORM: transform[:6] if transform and len(transform) >= 6 else None,
+        schema.NODATA: radiometry.nodata,
+        schema.SCALE: radiometry.scale,
+        schema.OFFSET: radiometry.offset,
+        schema.DTYPE: radiometry.dtype,
+        # Interned: most assets of a collection say the same beyond their href.
+        schema.ASSET_JSON: intern(rest),
+    }
+
+
+def _has_crs(fields: Mapping[str, object]) -> bool:
+    return any(fields.get(key) is not None for key in GRID_KEYS)
+
+
+def _grid_of(properties: Json, asset: Json) -> Json:
+    return {k: v for k, v in properties.items() if k.startswith("proj:") and k not in asset}
+
+
+# --- the way back ---------------------------------------------------------------------------------
+
+
+def to_items(ds: xr.Dataset) -> list[pystac.Item]:
+    """Turn a catalog into STAC items.
+
+    Parameters
+    ----------
+    ds : Dataset
+        A catalog. Variables over ``scene`` that it gained become properties.
+
+    Returns
+    -------
+    list of pystac.Item
+        One per scene, in order; what :func:`from_items` was given comes back as it was.
+    """
+    return [pystac.Item.from_dict(item) for item in to_dicts(ds)]
+
+
+def to_dicts(ds: xr.Dataset) -> list[Json]:
+    """Turn a catalog into STAC items as plain dicts; see :func:`to_items`."""
+    ds = schema.require_catalog(ds, "to_items")
+    crs = footprint_index(ds).crs
+    geometries = ds[schema.GEOMETRY].values
+    properties = _property_columns(ds)
+    assets = _asset_columns(ds)
+    columns = (ds[schema.SCENE].values, ds[schema.COLLECTION].values, ds[schema.ITEM_JSON].values)
+    items = []
+    for i, (scene, collection, rest) in enumerate(zip(*columns, strict=True)):
+        item: Json = {"type": "Feature", "id": str(scene), **json.loads(rest)}
+        item.setdefault("stac_version", "1.0.0")
+        item.setdefault("links", [])
+        for name, values in properties.items():
+            if values[i] is not None:
+                item["properties"][name] = values[i]
+        item["assets"] = {
+            key: {"href": href, **json.loads(text)} if href is not None else json.loads(text)
+            for key, href, text in assets[i]
+        }
+        if isinstance(collection, str):
+            item["collection"] = collection
+        if "geometry" not in item:
+            item["geometry"] = _geojson(geometries[i], crs)
+        if "bbox" not in item and item["geometry"] is not None:
+            item["bbox"] = list(shapely.from_geojson(json.dumps(item["geometry"])).bounds)
+        items.append(item)
+    return items
+
+
+def _geojson(geometry: shapely.Geometry | None, crs: pyproj.CRS) -> Json | None:
+    if geometry is None:
+        return None
+    in_wgs84 = geometry if same_crs(crs, WGS84) else reproject(Where(geometry, crs), WGS84)
+    found: Json = json.loads(shapely.to_geojson(in_wgs84))
+    return found
+
+
+def _property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
+    columns = {}
+    for name, var in ds.data_vars.items():
+        if var.dims == (schema.SCENE,) and name != schema.ITEM_JSON:
+            columns[str(name)] = [_plain(v) for v in var.values.tolist()] if (
+                var.dtype.kind != "M") else _iso(var.values)  # fmt: skip
+    return columns
+
+
+def _plain(value: object) -> object:
+    missing = value is None or (isinstance(value, float) and np.isnan(value))
+    return None if missing else value
+
+
+def _iso(times: Iterable[np.datetime64]) -> list[str | None]:
+    return [None if np.isnat(t) else f"{np.datetime_as_string(t, unit='us')}Z" for t in times]
+
+
+def _asset_columns(ds: xr.Dataset) -> list[list[tuple[str, str | None, str]]]:
+    keys = [str(key) for key in ds[schema.ASSET].values]
+    hrefs = ds[schema.HREF].transpose(schema.SCENE, schema.ASSET).values
+    texts = ds[schema.ASSET_JSON].transpose(schema.SCENE, schema.ASSET).values
+    return [
+        [
+            (k, href if isinstance(href, str) else None, text)
+            for k, href, text in zip(keys, row, more, strict=True)
+            if isinstance(text, str)
+        ]
+        for row, more in zip(hrefs, texts, strict=True)
+    ]

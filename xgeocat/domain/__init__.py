@@ -1,0 +1,1 @@
+"""Which pieces do I work through?"""

@@ -1,0 +1,157 @@
+"""GeoSlice: a frozen request for one piece of the world and of time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import shapely
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from xgeocat.catalog.interval import Interval, TimeLike, parse_interval
+
+Bounds = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class GeoSlice:
+    """A bounded request: a grid, a closed time interval, and the scenes that serve it.
+
+    As an AOI it needs `bounds` and says where and when; as a request it needs a grid too, from
+    `resolution` and `crs` or as `geobox`.
+
+    Parameters
+    ----------
+    bounds : (float, float, float, float), optional
+        West, south, east, north, in `crs`.
+    interval : time or pair of times, optional
+        As :func:`xgeocat.query` reads it.
+    resolution : float, optional
+        Pixel edge in units of `crs`. The grid starts at the north-west corner of `bounds`.
+    crs : CRS, optional
+        CRS of `bounds`.
+    geobox : GeoBox, optional
+        The grid itself, instead of `bounds`, `resolution` and `crs`.
+    scenes : sequence of str, optional
+        Ids of the scenes that serve the request.
+    footprint : shapely.Geometry, optional
+        Where there is data, in `crs`; the outline of the grid by default.
+    properties : mapping, optional
+        What else is known of the piece, under STAC names.
+
+    Raises
+    ------
+    ValueError
+        Without bounds or geobox, or with bounds that are empty or upside down.
+    """
+
+    bounds: Bounds
+    interval: Interval | None
+    crs: CRS | None
+    grid: GeoBox | None
+    scenes: tuple[str, ...]
+    footprint: shapely.Geometry | None = field(compare=False, repr=False)
+    properties: Mapping[str, object] = field(compare=False, repr=False)
+
+    def __init__(
+        self,
+        bounds: Sequence[float] | None = None,
+        interval: TimeLike = None,
+        resolution: float | None = None,
+        crs: object | None = None,
+        *,
+        geobox: GeoBox | None = None,
+        scenes: Sequence[str] = (),
+        footprint: shapely.Geometry | None = None,
+        properties: Mapping[str, object] | None = None,
+    ) -> None:
+        if (geobox is None) == (bounds is None):
+            raise ValueError("A GeoSlice needs bounds (with resolution and crs) or a geobox: one.")
+        if geobox is None:
+            assert bounds is not None
+            box = _checked(bounds)
+            crs = None if crs is None else CRS(crs)
+            if resolution is not None:
+                geobox = grid_of(box, resolution, crs)
+        else:
+            box, crs = tuple(geobox.boundingbox.bbox), geobox.crs
+        set_field = object.__setattr__
+        set_field(self, "bounds", tuple(map(float, box)))
+        set_field(self, "interval", None if interval is None else parse_interval(interval))
+        set_field(self, "crs", crs)
+        set_field(self, "grid", geobox)
+        set_field(self, "scenes", tuple(scenes))
+        set_field(self, "footprint", footprint)
+        set_field(self, "properties", dict(properties or {}))
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The grid; a ValueError where none was asked for."""
+        if self.grid is None:
+            raise ValueError(
+                f"This GeoSlice over {self.bounds} has no grid: it says where, not how finely. "
+                "Give resolution= (and crs=), or geobox=."
+            )
+        return self.grid
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        rows, columns = self.geobox.shape
+        return int(rows), int(columns)
+
+    @property
+    def resolution(self) -> float | None:
+        """Pixel edge in units of the CRS, for square pixels; None without a grid."""
+        return None if self.grid is None else abs(float(self.grid.resolution.x))
+
+    @property
+    def name(self) -> str:
+        """Name of the piece: its scenes, else its time, else its place."""
+        if self.scenes:
+            return "+".join(self.scenes)
+        if self.interval is not None:
+            return np.datetime_as_string(self.interval[0], unit="s").replace(":", "")
+        return "_".join(f"{value:.10g}" for value in self.bounds)
+
+    def with_interval(self, interval: TimeLike) -> Self:
+        """Return the same place at another time."""
+        place: dict[str, object] = {"bounds": self.bounds, "crs": self.crs}
+        if self.grid is not None:
+            place = {"geobox": self.grid}
+        return type(self)(**place, interval=interval, scenes=self.scenes,  # type: ignore[arg-type]
+                          footprint=self.footprint, properties=self.properties)  # fmt: skip
+
+
+def _checked(bounds: Sequence[float]) -> Bounds:
+    west, south, east, north = map(float, bounds)
+    if not (west < east and south < north):
+        raise ValueError(
+            f"bounds={tuple(bounds)} are empty or upside down; the order is west, south, east, "
+            "north."
+        )
+    return west, south, east, north
+
+
+def grid_of(bounds: Bounds, resolution: float, crs: CRS | None) -> GeoBox:
+    """Grid of square pixels that starts at the north-west corner and covers `bounds`.
+
+    Raises
+    ------
+    ValueError
+        Without a CRS, or for a resolution that is not above 0.
+    """
+    if crs is None:
+        raise ValueError(f"A grid over {bounds} needs crs=, e.g. crs='EPSG:32610'.")
+    if not resolution > 0:
+        raise ValueError(f"resolution={resolution}: it must be above 0, in units of {crs}.")
+    from affine import Affine
+
+    west, south, east, north = bounds
+    # A millionth of a pixel more is rounding in the bounds, not another pixel.
+    rows = int(np.ceil((north - south) / resolution - 1e-6))
+    columns = int(np.ceil((east - west) / resolution - 1e-6))
+    return GeoBox((rows, columns), Affine(resolution, 0, west, 0, -resolution, north), crs)

@@ -1,0 +1,150 @@
+"""Load: one scene on one grid as a lazy cube. The only place that calls odc-stac."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Hashable, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import odc.stac
+import pystac
+import shapely
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from xgeocat.catalog import schema
+from xgeocat.domain.bands import Band, describe_bands
+
+TIME = "time"
+
+
+def load_scene(
+    scene: xr.Dataset,
+    geobox: GeoBox,
+    bands: Sequence[str],
+    *,
+    mask_and_scale: bool = False,
+    resampling: str = "nearest",
+    chunks: int = 2048,
+) -> xr.Dataset:
+    """Load the pixels of one scene, and of no other, on a grid.
+
+    Parameters
+    ----------
+    scene : Dataset
+        One row of a catalog, ``ds.isel(scene=i)``.
+    geobox : GeoBox
+        The grid. On the scene's own pixels nothing is resampled.
+    bands : sequence of str
+        See :func:`xgeocat.domain.bands.find_bands`.
+    mask_and_scale : bool, default: False
+        Turn nodata into NaN and apply the scene's own scale and offset: float32.
+    resampling : str, default: "nearest"
+        Where the grids differ: a GDAL resampling name.
+    chunks : int, default: 2048
+        Chunk edge in pixels.
+
+    Returns
+    -------
+    Dataset
+        Dims ``(time, y, x)`` with one time step, one variable per band in the order asked for,
+        dask-backed. Without `mask_and_scale` the stored dtype, with ``nodata``, ``scale`` and
+        ``offset`` in the attrs.
+    """
+    found = describe_bands(scene, bands)
+    time = scene[schema.START].values.astype("datetime64[us]")
+    rasters = [band for band in found if not band.is_zarr]
+    loaded: dict[str, xr.DataArray] = {}
+    if rasters:
+        item = _item(scene, rasters, time)
+        keys = [f"b{i}.{band.index}" if band.count > 1 else f"b{i}"
+                for i, band in enumerate(rasters)]  # fmt: skip
+        cube = odc.stac.load(
+            [item],
+            bands=keys,
+            geobox=geobox,
+            chunks={"y": chunks, "x": chunks},
+            groupby="id",
+            resampling=resampling,
+            fail_on_error=True,
+        )
+        loaded = {band.name: cube[key] for key, band in zip(keys, rasters, strict=True)}
+    for band in found:
+        if band.is_zarr:
+            loaded[band.name] = _load_zarr(band, geobox, resampling, chunks)
+    variables = {band.name: _finished(loaded[band.name], band, time, mask_and_scale)
+                 for band in found}  # fmt: skip
+    return xr.Dataset(variables, attrs={"scene": str(scene[schema.SCENE].item())})
+
+
+def _item(scene: xr.Dataset, bands: Sequence[Band], time: np.datetime64) -> pystac.Item:
+    """Describe some bands to odc-stac, with nothing left for it to guess."""
+    # The whole grid, not the footprint: footprints are drawn roughly, and pixels count.
+    geometry = bands[0].geobox.extent.to_crs("EPSG:4326", math.inf).geom
+    item = pystac.Item(
+        id=str(scene[schema.SCENE].item()),
+        geometry=shapely.geometry.mapping(geometry),
+        bbox=list(geometry.bounds),
+        datetime=dt.datetime(2000, 1, 1) if np.isnat(time) else time.item(),
+        properties={"proj:code": _code(bands[0].geobox)},
+        stac_extensions=["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
+    )
+    for i, band in enumerate(bands):
+        about: dict[str, object] = {"data_type": band.dtype}
+        if band.nodata is not None:
+            about["nodata"] = band.nodata if math.isfinite(band.nodata) else str(band.nodata)
+        fields = {
+            "proj:code": _code(band.geobox),
+            "proj:shape": list(band.geobox.shape),
+            "proj:transform": list(band.geobox.transform)[:6],
+            "bands": [about] * band.count,
+        }
+        asset = pystac.Asset(band.href, media_type="image/tiff", roles=["data"],
+                             extra_fields=fields)  # fmt: skip
+        item.add_asset(f"b{i}", asset)
+    return item
+
+
+def _code(geobox: GeoBox) -> str:
+    epsg = geobox.crs.to_epsg()
+    return str(geobox.crs.to_wkt()) if epsg is None else f"EPSG:{epsg}"
+
+
+def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.DataArray:
+    """Open an array of a Zarr group, and bring it to the grid where it is on another."""
+    path = PurePosixPath(band.href)
+    group = band.href[: -len(path.name) - 1]
+    stored = xr.open_zarr(group, consolidated=False, mask_and_scale=False, chunks={})[path.name]
+    fill = stored.attrs.pop("_FillValue", None)
+    if fill is not None:
+        stored.attrs.setdefault("nodata", fill)
+    stored.attrs.pop("_CRS", None)
+    if stored.odc.geobox != geobox:
+        stored = stored.odc.reproject(geobox, resampling=resampling, chunks=(chunks, chunks))
+    return stored.drop_vars(TIME, errors="ignore")
+
+
+def _finished(
+    loaded: xr.DataArray, band: Band, time: np.datetime64, mask_and_scale: bool
+) -> xr.DataArray:
+    attrs: dict[Hashable, object] = {}
+    nodata = loaded.attrs.get("nodata", band.nodata)
+    data = loaded if TIME in loaded.dims else loaded.expand_dims({TIME: 1})
+    data = data.assign_coords({TIME: (TIME, [time])})
+    if mask_and_scale:
+        physical = data.astype(np.float32)
+        if nodata is not None and not np.isnan(nodata):
+            physical = physical.where(data != nodata)
+        if band.scale is not None:
+            physical = physical * np.float32(band.scale)
+        if band.offset:
+            physical = physical + np.float32(band.offset)
+        data, attrs = physical, {"nodata": np.nan}
+    else:
+        known = {"nodata": nodata, "scale": band.scale, "offset": band.offset}
+        attrs = {name: value for name, value in known.items() if value is not None}
+    data.attrs = attrs
+    data.encoding["grid_mapping"] = "spatial_ref"
+    return data

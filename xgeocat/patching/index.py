@@ -1,0 +1,164 @@
+"""PatchIndex: an xarray Index that remembers, through every operation, where patches came from."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self, cast
+
+import numpy as np
+import xarray as xr
+from xarray.core.indexes import Index
+
+from xgeocat.patching.tiling import Ints, Tiling
+
+PATCH = "patch"
+
+
+def start_name(dim: str) -> str:
+    """Name of the coordinate that holds the patch starts along `dim`."""
+    return f"{dim}_start"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Parent:
+    """What stitching needs to know of the field that was cut: dims order and coordinates."""
+
+    tiling: Tiling
+    dims: tuple[Hashable, ...]
+    coords: Mapping[Hashable, xr.Variable]
+
+    def same_grid(self, other: Parent) -> bool:
+        """Tell whether both are the same tiling of the same grid."""
+        mine, theirs = self.coords, other.coords
+        return (
+            (self.tiling.dims, self.tiling.shape, self.tiling.size)
+            == (other.tiling.dims, other.tiling.shape, other.tiling.size)
+            and mine.keys() == theirs.keys()
+            and all(mine[name].equals(theirs[name]) for name in mine)
+        )
+
+
+class PatchIndex(Index):
+    """Index over the integer starts of patches, carrying the tiling of the field they came from.
+
+    It lives on the ``patch`` dimension with one coordinate per tiled dimension (``y_start``,
+    ``x_start``), so it survives ``isel``, ``where``, arithmetic, ``apply_ufunc``, ``concat``,
+    ``chunk`` and pickling; patches of two different grids refuse to mix.
+
+    Parameters
+    ----------
+    parent : Parent
+        The field that was cut.
+    starts : numpy.ndarray
+        Shape ``(patch, dim)``, int64: the first cell of each patch in the parent's grid.
+    """
+
+    def __init__(self, parent: Parent, starts: Ints) -> None:
+        self.parent = parent
+        self.starts = starts
+
+    @property
+    def tiling(self) -> Tiling:
+        """The tiling of the parent field."""
+        return self.parent.tiling
+
+    def create_variables(
+        self, variables: Mapping[Hashable, xr.Variable] | None = None
+    ) -> dict[Hashable, xr.Variable]:
+        """One integer coordinate per tiled dimension."""
+        return {
+            start_name(dim): xr.Variable((PATCH,), self.starts[:, axis])
+            for axis, dim in enumerate(self.tiling.dims)
+        }
+
+    def isel(self, indexers: Mapping[Hashable, object]) -> Self | None:
+        """Select patches; a single one leaves the dimension, and the index with it."""
+        selected = indexers.get(PATCH, slice(None))
+        if isinstance(selected, xr.Variable):
+            if selected.dims != (PATCH,):
+                return None
+            selected = selected.values
+        starts = self.starts[cast("slice", selected)]
+        return type(self)(self.parent, starts) if starts.ndim == 2 else None
+
+    @classmethod
+    def concat(
+        cls,
+        indexes: Sequence[Self],
+        dim: Hashable,
+        positions: Iterable[Iterable[int]] | None = None,
+    ) -> Self:
+        """Put patches of one grid behind each other, in their order or at `positions`."""
+        first = indexes[0]
+        for other in indexes[1:]:
+            first._require_same_grid(other)
+        starts = np.concatenate([index.starts for index in indexes])
+        if positions is not None:
+            order = np.concatenate([np.asarray(list(p), dtype=np.int64) for p in positions])
+            starts = starts[np.argsort(order)]
+        return cls(first.parent, starts)
+
+    def equals(self, other: Index, **kwargs: object) -> bool:
+        """Tell whether `other` holds the same patches of the same grid, in the same order."""
+        return (
+            isinstance(other, PatchIndex)
+            and np.array_equal(self.starts, other.starts)
+            and self.parent.same_grid(other.parent)
+        )
+
+    def join(self, other: Self, how: str = "inner") -> Self:
+        """Refuse: xarray only asks when the two differ, and then no cell would match."""
+        self._require_same_grid(other)
+        raise ValueError(
+            f"These are different patches of one grid ({len(self.starts)} and "
+            f"{len(other.starts)}, or in another order). Select the same patches in both, or "
+            "stitch each of them first and combine the fields."
+        )
+
+    def rename(
+        self, name_dict: Mapping[Hashable, Hashable], dims_dict: Mapping[Hashable, Hashable]
+    ) -> Self:
+        """Refuse to rename what stitching needs by name."""
+        own = {PATCH, *(start_name(dim) for dim in self.tiling.dims)}
+        renamed = own & (name_dict.keys() | dims_dict.keys())
+        if renamed:
+            raise ValueError(f"{sorted(map(str, renamed))} cannot be renamed: stitch() needs them.")
+        return self
+
+    def _require_same_grid(self, other: PatchIndex) -> None:
+        if not self.parent.same_grid(other.parent):
+            raise ValueError(
+                "Patches of two different grids do not mix: one is tiled as "
+                f"{_describe(self.tiling)}, the other as {_describe(other.tiling)}. Put both "
+                "fields on one grid (e.g. with .odc.reproject) before cutting them."
+            )
+
+    def __repr__(self) -> str:
+        return f"PatchIndex({len(self.starts)} patches of {_describe(self.tiling)})"
+
+
+def _describe(tiling: Tiling) -> str:
+    return ", ".join(
+        f"{dim}: {size} of {length} px"
+        for dim, size, length in zip(tiling.dims, tiling.size, tiling.shape, strict=True)
+    )
+
+
+def patch_index(patches: xr.DataArray | xr.Dataset) -> PatchIndex:
+    """Return the PatchIndex of an object.
+
+    Raises
+    ------
+    ValueError
+        When it has none, because it was never cut or its patch coordinates were dropped.
+    """
+    for index in patches.xindexes.values():
+        if isinstance(index, PatchIndex):
+            return index
+    had = "its patch coordinates were dropped" if PATCH in patches.dims else "it was never cut"
+    raise ValueError(
+        f"This {type(patches).__name__} with dims {tuple(map(str, patches.dims))} carries no "
+        f"PatchIndex: {had}. Cut it with .geocat.patch(size, overlap=...), and keep the "
+        "'*_start' coordinates until .geocat.stitch()."
+    )

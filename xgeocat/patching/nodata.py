@@ -1,0 +1,54 @@
+"""Which numbers mean "not known": NaN, and the nodata value a field declares."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+
+def nodata_of(field: xr.DataArray) -> float | int | None:
+    """Return the nodata value that a field declares and its dtype can hold, or None.
+
+    Looked for, in this order, as odc-stac (``attrs["nodata"]``) and CF or rioxarray
+    (``_FillValue`` in attrs, then in encoding) write it. A field with a masked-and-scaled encoding
+    holds NaN already, so its encoding is not asked.
+    """
+    declared = field.attrs.get("nodata", field.attrs.get("_FillValue"))
+    if declared is None and field.dtype.kind in "iub":
+        declared = field.encoding.get("_FillValue")
+    if declared is None or not representable(declared, field.dtype):
+        return None
+    return declared.item() if isinstance(declared, np.generic) else declared
+
+
+def representable(value: complex, dtype: np.dtype) -> bool:
+    """Tell whether `dtype` can hold `value` exactly (floats: at all)."""
+    if dtype.kind == "c":
+        return True
+    if isinstance(value, complex) and not isinstance(value, (int, float)):
+        return False
+    number = value
+    if dtype.kind == "f":
+        return True
+    if not np.isfinite(number) or number != int(number):
+        return False
+    if dtype.kind == "b":
+        return number in (0, 1)
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= int(number) <= limits.max)
+
+
+def valid_mask(values: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Mask that is False where a value is NaN or nodata; None where all are valid."""
+    mask: NDArray[np.bool_] | None = None
+    if values.dtype.kind in "fc":
+        # A sum is one read without a temporary; it is NaN if any value is (or inf - inf).
+        with np.errstate(invalid="ignore", over="ignore"):
+            suspect = bool(np.isnan(values.sum()))
+        if suspect:
+            mask = ~np.isnan(values)
+    if nodata is not None and not np.isnan(nodata):
+        known = values != nodata
+        mask = known if mask is None else mask & known
+    return None if mask is None or mask.all() else mask

@@ -1,0 +1,225 @@
+"""Patch: cut a field into windows of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xgeocat.patching.index import PATCH, Parent, PatchIndex
+from xgeocat.patching.tiling import Boundary, Ints, Tiling, plan
+
+Field = TypeVar("Field", xr.DataArray, xr.Dataset)
+PerDim = int | Mapping[str, int]
+
+#: Names that mean "the spatial dimensions" when a size is given as one number.
+SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
+
+
+def patch(
+    field: Field,
+    size: PerDim,
+    *,
+    overlap: PerDim | None = None,
+    stride: PerDim | None = None,
+    boundary: Boundary = "shift",
+) -> Field:
+    """Cut a field into patches.
+
+    Parameters
+    ----------
+    field : DataArray or Dataset
+        Any field on a grid, numpy- or dask-backed. Dask-backed fields stay lazy.
+    size : int or mapping of str to int
+        Patch edge in pixels; one number means both spatial dimensions.
+    overlap : int or mapping of str to int, optional
+        Pixels shared by neighbouring patches, smaller than `size`; default 0.
+    stride : int or mapping of str to int, optional
+        Step between patch starts, instead of `overlap`.
+    boundary : {"shift", "pad", "drop", "raise"}, default: "shift"
+        Where the field is not a whole number of strides: the last patch moves in, runs past the
+        edge and is filled by reflection, is left out, or is refused. A field smaller than a patch
+        is padded under "shift".
+
+    Returns
+    -------
+    DataArray or Dataset
+        Dims ``(patch, ..., *tiled)``, tiled dimensions at patch size and without coordinates; a
+        PatchIndex with coordinates ``y_start``, ``x_start`` says where each patch came from.
+        Dtype, attrs and all other coordinates are kept.
+
+    Raises
+    ------
+    ValueError
+        For an unknown dimension, a size below one, an overlap not smaller than the size, both
+        overlap and stride, or a field that does not fit under ``boundary="raise"``.
+    """
+    sizes = _named(field, size, "size")
+    tiling = plan(
+        sizes={str(d): n for d, n in field.sizes.items()},
+        chunks=_chunks(field),
+        size=sizes,
+        stride=_strides(field, sizes, overlap, stride),
+        boundary=boundary,
+    )
+    parent = Parent(
+        tiling,
+        tuple(field.dims),
+        {n: c.variable for n, c in field.coords.items() if set(c.dims) & set(tiling.dims)},
+    )
+    index = PatchIndex(parent, tiling.starts())
+    if isinstance(field, xr.DataArray):
+        return _cut_array(field, index)
+    _refuse_partly_tiled(field, tiling)
+    cut = {
+        name: _cut_array(var, index) if set(tiling.dims) <= set(var.dims) else var
+        for name, var in field.data_vars.items()
+    }
+    return xr.Dataset(cut, attrs=field.attrs)
+
+
+def spatial_dims(field: xr.DataArray | xr.Dataset) -> tuple[str, str]:
+    """Return the names of the two spatial dimensions of a field.
+
+    Raises
+    ------
+    ValueError
+        When no known pair of names is among its dimensions.
+    """
+    for pair in SPATIAL_DIMS:
+        if set(pair) <= set(field.dims):
+            return pair
+    raise ValueError(
+        f"The dims {tuple(map(str, field.dims))} hold none of the spatial pairs {SPATIAL_DIMS}. "
+        "Name the dims to cut, e.g. patch({'row': 256, 'col': 256}), or rename them."
+    )
+
+
+def _named(field: xr.DataArray | xr.Dataset, value: PerDim, what: str) -> dict[str, int]:
+    per_dim = dict.fromkeys(spatial_dims(field), value) if _is_int(value) else dict(value)  # type: ignore[arg-type]
+    unknown = [d for d in per_dim if d not in field.dims]
+    if unknown:
+        raise ValueError(
+            f"{what} names the dims {unknown}, but the field has {tuple(map(str, field.dims))}."
+        )
+    wrong = {d: n for d, n in per_dim.items() if not _is_int(n) or n < 0}
+    if wrong or not per_dim:
+        raise ValueError(f"{what}={value!r}: it must be whole pixels, at least 0, per dim.")
+    return {d: int(n) for d, n in per_dim.items()}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _strides(
+    field: xr.DataArray | xr.Dataset,
+    size: Mapping[str, int],
+    overlap: PerDim | None,
+    stride: PerDim | None,
+) -> dict[str, int]:
+    if overlap is not None and stride is not None:
+        raise ValueError(f"Give overlap or stride, not both (got {overlap!r} and {stride!r}).")
+    given = stride if stride is not None else (0 if overlap is None else overlap)
+    what = "overlap" if stride is None else "stride"
+    per_dim = dict.fromkeys(size, given) if _is_int(given) else _named(field, given, what)
+    untiled = set(per_dim) - set(size)
+    if untiled:
+        raise ValueError(f"{what} names {sorted(untiled)}, but only {sorted(size)} are tiled.")
+    if stride is not None:
+        return {d: int(per_dim.get(d, n)) for d, n in size.items()}  # type: ignore[call-overload]
+    for dim, n in size.items():
+        if not 0 <= per_dim.get(dim, 0) < max(n, 1):  # type: ignore[operator]
+            raise ValueError(
+                f"overlap={per_dim[dim]} along {dim!r} must be 0..{n - 1} for patches of {n} px: "
+                "smaller than the size."
+            )
+    return {d: n - int(per_dim.get(d, 0)) for d, n in size.items()}  # type: ignore[call-overload]
+
+
+def _chunks(field: xr.DataArray | xr.Dataset) -> dict[str, tuple[int, ...]]:
+    variables = [field] if isinstance(field, xr.DataArray) else list(field.data_vars.values())
+    for var in variables:
+        if var.chunks is not None:
+            return {str(d): c for d, c in zip(var.dims, var.chunks, strict=True)}
+    return {}
+
+
+def _refuse_partly_tiled(field: xr.Dataset, tiling: Tiling) -> None:
+    for name, var in field.data_vars.items():
+        if 0 < len(set(tiling.dims) & set(var.dims)) < len(tiling.dims):
+            raise ValueError(
+                f"Variable {name!r} has dims {tuple(map(str, var.dims))}: only some of the tiled "
+                f"{tiling.dims}. Drop it, or make it a coordinate."
+            )
+
+
+def _cut_array(field: xr.DataArray, index: PatchIndex) -> xr.DataArray:
+    tiling = index.tiling
+    rest: tuple[Hashable, ...] = tuple(d for d in field.dims if d not in tiling.dims)
+    ordered = field.variable.transpose(*rest, *tiling.dims)
+    data = ordered.data
+    if isinstance(data, np.ndarray):
+        origin = np.zeros((1, len(tiling.dims)), np.int64)
+        patches = cut([data], origin, index.starts, tiling.size, tiling.shape)
+    else:
+        from xgeocat.patching import graph
+
+        patches = graph.cut(data, index.starts, tiling)
+    coords = {n: c for n, c in field.coords.items() if n not in index.parent.coords}
+    return xr.DataArray(
+        patches,
+        dims=(PATCH, *rest, *tiling.dims),
+        coords=xr.Coordinates(coords).assign(xr.Coordinates.from_xindex(index)),
+        name=field.name,
+        attrs=field.attrs,
+    )
+
+
+def cut(
+    blocks: Sequence[NDArray[np.generic]],
+    origins: Ints,
+    starts: Ints,
+    size: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> NDArray[np.generic]:
+    """Cut patches from the blocks of a field.
+
+    Parameters
+    ----------
+    blocks : sequence of numpy.ndarray
+        Shape ``(..., *block)``: the blocks that the patches meet.
+    origins : numpy.ndarray
+        Shape ``(block, dim)``: first cell of each block in the field.
+    starts : numpy.ndarray
+        Shape ``(patch, dim)``: first cell of each patch in the field.
+    size : tuple of int
+        Patch edges.
+    shape : tuple of int
+        Shape of the field. Cells of a patch beyond it are filled by reflecting the patch's own
+        cells, so that they do not depend on how the field is chunked.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(patch, ..., *size)``.
+    """
+    n = len(size)
+    rest = blocks[0].shape[:-n]
+    out = np.empty((len(starts), *rest, *size), blocks[0].dtype)
+    stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
+    for block, origin in zip(blocks, origins, strict=True):
+        lo = np.maximum(starts, origin)
+        hi = np.minimum(stops, origin + np.asarray(block.shape[-n:]))
+        for i in np.flatnonzero((lo < hi).all(axis=1)):
+            target = (i, ..., *map(slice, lo[i] - starts[i], hi[i] - starts[i]))
+            out[target] = block[(..., *map(slice, lo[i] - origin, hi[i] - origin))]
+    inside = stops - starts
+    for i in np.flatnonzero((inside < np.asarray(size)).any(axis=1)):
+        known = out[(i, ..., *map(slice, inside[i]))]
+        missing = [(0, edge - int(have)) for edge, have in zip(size, inside[i], strict=True)]
+        out[i] = np.pad(known, [(0, 0)] * len(rest) + missing, mode="reflect")
+    return out

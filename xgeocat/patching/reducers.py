@@ -1,0 +1,251 @@
+"""Reducers: how the answers of overlapping patches become one.
+
+Each is four steps over a state of plain arrays: `init` it for a region, `fold` one patch into it,
+`merge` the state of another region, `finish` it into values. The weight that reached each cell is
+kept by the caller, and so is the fill value of cells that none reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[np.generic]
+State = tuple[Array, ...]
+Region = tuple[slice | type(Ellipsis), ...]  # type: ignore[valid-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The part of one patch that falls into a region.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape ``(..., *box)``, the answers.
+    weight : numpy.ndarray
+        Shape ``box``, float64, blending weights, never zero.
+    valid : numpy.ndarray or None
+        Shape of `values`, bool: False where the answer is NaN or nodata. None: all valid.
+    rank : int
+        Position of the patch in the field, row-major; decides who comes first.
+    """
+
+    values: Array
+    weight: NDArray[np.float64]
+    valid: NDArray[np.bool_] | None
+    rank: int
+
+
+class Reducer(Protocol):
+    """What a reducer does; `weighted` tells whether blending windows mean anything to it."""
+
+    weighted: bool
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        """Dtype of the result for answers of `dtype`."""
+        ...
+
+    def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
+        """State of a region that no patch has reached."""
+        ...
+
+    def fold(self, state: State, at: Region, piece: Piece) -> None:
+        """Fold one patch into the state, in place."""
+        ...
+
+    def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
+        """Merge another region's state, in place; `weights` are (mine there, the other's)."""
+        ...
+
+    def finish(self, state: State, weight: Array) -> Array:
+        """Values of the region; what stands where the weight is zero does not matter."""
+        ...
+
+
+class Mean:
+    """Weighted mean, accumulated in float64 (complex128): one precision above the answers."""
+
+    weighted = True
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        return dtype
+
+    def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
+        return (np.zeros(shape, np.complex128 if dtype.kind == "c" else np.float64),)
+
+    def fold(self, state: State, at: Region, piece: Piece) -> None:
+        values = piece.values if piece.valid is None else np.where(piece.valid, piece.values, 0)
+        state[0][at] += values * piece.weight
+
+    def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
+        state[0][at] += other[0]
+
+    def finish(self, state: State, weight: Array) -> Array:
+        return np.divide(state[0], weight, out=state[0], where=weight > 0)
+
+
+class ExactMean:
+    """Weighted mean for 64-bit answers, which float64 sums would round.
+
+    It sums the weighted deviations from the first answer of each cell, so where all answers agree
+    the mean is that answer to the last bit.
+    """
+
+    weighted = True
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        return dtype
+
+    def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
+        sums = np.zeros(shape, np.complex128 if dtype.kind == "c" else np.float64)
+        return sums, np.zeros(shape, dtype), np.zeros(shape, np.bool_)
+
+    def fold(self, state: State, at: Region, piece: Piece) -> None:
+        sums, reference, seen = (array[at] for array in state)
+        valid = np.ones(piece.values.shape, bool) if piece.valid is None else piece.valid
+        np.copyto(reference, piece.values, where=valid & ~seen)
+        seen |= valid
+        sums += self._deviation(piece.values, reference, valid, sums.dtype) * piece.weight
+
+    def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
+        sums, reference, seen = (array[at] for array in state)
+        np.copyto(reference, other[1], where=other[2] & ~seen)
+        both = seen & other[2]
+        sums += other[0] + self._deviation(other[1], reference, both, sums.dtype) * weights[1]
+        seen |= other[2]
+
+    @staticmethod
+    def _deviation(values: Array, reference: Array, where: Array, dtype: DTypeLike) -> Array:
+        # Equal values must not be subtracted: inf - inf would be NaN.
+        out = np.zeros(values.shape, dtype)
+        differs = where & (values != reference)
+        out[differs] = values[differs].astype(dtype) - reference[differs].astype(dtype)
+        return out
+
+    def finish(self, state: State, weight: Array) -> Array:
+        sums, reference, _ = state
+        mean = np.divide(sums, weight, out=sums, where=weight > 0)
+        if reference.dtype.kind in "iu":
+            # In integers, because float64 cannot hold what a 64-bit reference holds.
+            return reference + np.rint(mean).astype(np.int64).astype(reference.dtype)
+        return reference + mean
+
+
+class Sum:
+    """Plain sum of all answers, without weights; integers are summed in 64 bits."""
+
+    weighted = False
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        if dtype.kind in "bi":
+            return np.dtype(np.int64)
+        return np.dtype(np.uint64) if dtype.kind == "u" else dtype
+
+    def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
+        wide = {"f": np.float64, "c": np.complex128}.get(dtype.kind, self.dtype(dtype))
+        return (np.zeros(shape, wide),)
+
+    def fold(self, state: State, at: Region, piece: Piece) -> None:
+        values = piece.values if piece.valid is None else np.where(piece.valid, piece.values, 0)
+        state[0][at] += values.astype(state[0].dtype, copy=False)
+
+    def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
+        state[0][at] += other[0]
+
+    def finish(self, state: State, weight: Array) -> Array:
+        return state[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """Largest or smallest answer."""
+
+    pick: np.ufunc
+    weighted = False
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        return dtype
+
+    def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
+        largest = self.pick is np.maximum
+        if dtype.kind == "f":
+            worst: object = -np.inf if largest else np.inf
+        elif dtype.kind in "iu":
+            worst = np.iinfo(dtype).min if largest else np.iinfo(dtype).max
+        else:
+            worst = not largest
+        return (np.full(shape, worst, dtype),)
+
+    def fold(self, state: State, at: Region, piece: Piece) -> None:
+        valid = True if piece.valid is None else piece.valid
+        self.pick(state[0][at], piece.values, out=state[0][at], where=valid)
+
+    def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
+        self.pick(state[0][at], other[0], out=state[0][at])
+
+    def finish(self, state: State, weight: Array) -> Array:
+        return state[0]
+
+
+class First:
+    """The answer of the patch that starts first in the field, row-major, whatever the order."""
+
+    weighted = False
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        return dtype
+
+    def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
+        return np.zeros(shape, dtype), np.full(shape, np.iinfo(np.int64).max)
+
+    def fold(self, state: State, at: Region, piece: Piece) -> None:
+        values, rank = (array[at] for array in state)
+        earlier = piece.rank < rank
+        if piece.valid is not None:
+            earlier &= piece.valid
+        np.copyto(values, piece.values, where=earlier)
+        rank[earlier] = piece.rank
+
+    def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
+        values, rank = (array[at] for array in state)
+        earlier = other[1] < rank
+        np.copyto(values, other[0], where=earlier)
+        np.copyto(rank, other[1], where=earlier)
+
+    def finish(self, state: State, weight: Array) -> Array:
+        return state[0]
+
+
+REDUCERS = ("mean", "sum", "max", "min", "first")
+
+
+def reducer(name: str, dtype: np.dtype) -> Reducer:
+    """Return the reducer of that name for answers of `dtype`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or one that complex answers have no order for.
+    TypeError
+        For answers that are not numbers or booleans.
+    """
+    if dtype.kind not in "biufc":
+        raise TypeError(f"Answers of dtype {dtype} cannot be stitched; use numbers or booleans.")
+    if name in ("max", "min") and dtype.kind == "c":
+        raise ValueError(f"reduce={name!r} has no meaning for {dtype}; use 'mean' or 'first'.")
+    if name == "mean":
+        wide = dtype.itemsize >= (16 if dtype.kind == "c" else 8)
+        return ExactMean() if wide else Mean()
+    if name == "sum":
+        return Sum()
+    if name == "max":
+        return Extreme(np.maximum)
+    if name == "min":
+        return Extreme(np.minimum)
+    if name == "first":
+        return First()
+    raise ValueError(f"reduce={name!r} is unknown; use one of {REDUCERS}.")

@@ -1,0 +1,207 @@
+"""Plan a tiling: where patches start, and which blocks they are cut and folded in.
+
+Pure integers, numpy only: everything here can be tested without an array of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boundary = Literal["shift", "pad", "drop", "raise"]
+Ints = NDArray[np.int64]
+
+#: Blocks longer than twice this are split, so that memory does not follow the source's chunking.
+TARGET_BLOCK = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """A regular tiling of a grid: one entry per tiled dimension, all lengths in pixels.
+
+    Parameters
+    ----------
+    dims : tuple of str
+        Names of the tiled dimensions, in the order of the parent field.
+    shape : tuple of int
+        Lengths of the parent field along `dims`.
+    size : tuple of int
+        Edge of a patch along each of `dims`.
+    stride : tuple of int
+        Step between patch starts along each of `dims`.
+    boundary : {"shift", "pad", "drop", "raise"}
+        What happens where the field is not a whole number of strides.
+    blocks : tuple of tuple of int
+        Lengths of the blocks, along each of `dims`, in which patches are cut and outputs written.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    boundary: Boundary
+    blocks: tuple[tuple[int, ...], ...]
+
+    def starts(self) -> Ints:
+        """First cell of every patch, block by block: shape ``(patch, dim)``."""
+        per_axis = [
+            axis_starts(*axis, self.boundary, dim)
+            for dim, *axis in zip(self.dims, self.shape, self.size, self.stride, strict=True)
+        ]
+        grid = np.meshgrid(*per_axis, indexing="ij")
+        starts = np.stack([g.ravel() for g in grid], axis=-1)
+        return starts[np.argsort(self.block_of(starts), kind="stable")]
+
+    def block_of(self, starts: Ints) -> Ints:
+        """Row-major number of the block in which each start lies: shape ``(patch,)``."""
+        owners = [
+            np.searchsorted(edges, starts[:, axis], side="right") - 1
+            for axis, edges in enumerate(self.edges())
+        ]
+        counts = tuple(len(b) for b in self.blocks)
+        return np.ravel_multi_index(owners, counts).astype(np.int64)
+
+    def edges(self) -> list[Ints]:
+        """Start of every block along each dimension."""
+        return [np.concatenate([[0], np.cumsum(b)[:-1]]).astype(np.int64) for b in self.blocks]
+
+    def window(self, lo: Sequence[int], hi: Sequence[int]) -> Tiling:
+        """Return the tiling of the cells ``lo`` (included) to ``hi`` (not included)."""
+        blocks = tuple(
+            tuple(int(n) for n in np.diff(np.unique(np.clip([0, *np.cumsum(b)], first, last))))
+            for b, first, last in zip(self.blocks, lo, hi, strict=True)
+        )
+        shape = tuple(last - first for first, last in zip(lo, hi, strict=True))
+        return Tiling(self.dims, shape, self.size, self.stride, self.boundary, blocks)
+
+
+def plan(
+    sizes: Mapping[str, int],
+    chunks: Mapping[str, tuple[int, ...]],
+    size: Mapping[str, int],
+    stride: Mapping[str, int],
+    boundary: Boundary,
+) -> Tiling:
+    """Plan the tiling of a field.
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        Length of each dimension of the field.
+    chunks : mapping of str to tuple of int
+        Chunk lengths of the field's data; dimensions that are missing are in one piece.
+    size, stride : mapping of str to int
+        Patch edge and step for each tiled dimension, in pixels.
+    boundary : {"shift", "pad", "drop", "raise"}
+        See :class:`Tiling`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown boundary, a size or stride below one, or a field that does not fit under
+        ``boundary="raise"``.
+    """
+    if boundary not in get_args(Boundary):
+        raise ValueError(f"boundary={boundary!r} is unknown; use one of {get_args(Boundary)}.")
+    dims = tuple(d for d in sizes if d in size)
+    for dim in dims:
+        if size[dim] < 1 or stride[dim] < 1:
+            raise ValueError(
+                f"Along {dim!r} size={size[dim]} and stride={stride[dim]}: both must be at least "
+                "1 pixel, so the overlap must be smaller than the size. Lower the overlap."
+            )
+    tiling = Tiling(
+        dims=dims,
+        shape=tuple(sizes[d] for d in dims),
+        size=tuple(size[d] for d in dims),
+        stride=tuple(stride[d] for d in dims),
+        boundary=boundary,
+        blocks=tuple(axis_blocks(chunks.get(d, (sizes[d],)), size[d]) for d in dims),
+    )
+    for dim, *axis in zip(dims, tiling.shape, tiling.size, tiling.stride, strict=True):
+        axis_starts(*axis, boundary, dim)
+    return tiling
+
+
+def axis_starts(length: int, size: int, stride: int, boundary: Boundary, dim: str) -> Ints:
+    """First cell of every patch along one dimension, ascending."""
+    full = np.arange(0, length - size + 1, stride, dtype=np.int64)
+    rest = length - size if length < size else (length - size) % stride
+    if rest == 0 or boundary == "drop" or length == 0:
+        return full
+    if boundary == "raise":
+        fits = size + stride * max(0, (length - size) // stride)
+        raise ValueError(
+            f"Along {dim!r} the field has {length} pixels, which patches of {size} with stride "
+            f"{stride} do not fill exactly (they would fill {fits}). Use boundary='shift' (the "
+            "last patch moves in), 'pad' or 'drop', or another size."
+        )
+    if length < size:
+        # Nothing to shift into: a field smaller than a patch is padded under "shift" too.
+        return np.zeros(1, dtype=np.int64)
+    last = length - size if boundary == "shift" else int(full[-1]) + stride
+    return full if last >= length else np.append(full, last)
+
+
+def axis_blocks(chunks: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """Block lengths along one dimension: source chunks, merged up to a patch and split when huge.
+
+    A block is at least as long as a patch (the last one apart), so that a patch meets two blocks
+    a dimension at most.
+    """
+    target = max(TARGET_BLOCK, size)
+    blocks: list[int] = []
+    pending = 0
+    for chunk in chunks:
+        pending += chunk
+        while pending >= 2 * target:
+            blocks.append(target)
+            pending -= target
+        if pending >= size:
+            blocks.append(pending)
+            pending = 0
+    if pending or not blocks:
+        blocks.append(pending)
+    return tuple(blocks)
+
+
+def interiors(starts: Ints, tiling: Tiling, crop: Sequence[int]) -> tuple[Ints, Ints]:
+    """First and past-the-last cell that each patch answers for, after `crop`, inside the field.
+
+    On the field's own edge the margin is kept: no other patch could answer there.
+    """
+    shape = np.asarray(tiling.shape)
+    size = np.asarray(tiling.size)
+    margin = np.asarray(crop)
+    stop = starts + size
+    lo = np.where(starts <= 0, 0, starts + margin)
+    hi = np.where(stop >= shape, shape, stop - margin)
+    return lo.astype(np.int64), hi.astype(np.int64)
+
+
+def is_product(starts: Ints) -> bool:
+    """Tell whether the starts are every combination of some positions a dimension, each once."""
+    per_axis = [len(np.unique(starts[:, axis])) for axis in range(starts.shape[1])]
+    # Both counts must agree: duplicates would hide a missing combination.
+    return int(np.prod(per_axis)) == len(starts) == len(np.unique(starts, axis=0))
+
+
+def covers(lo: Ints, hi: Ints, shape: Sequence[int]) -> bool:
+    """Tell whether the boxes ``lo..hi`` (shape ``(patch, dim)``) reach every cell of a grid."""
+    if 0 in shape:
+        return True
+    # On coordinates compressed to the boxes' own edges the grid is small, whatever the field's.
+    cuts = [
+        np.unique(np.concatenate([[0, n], lo[:, axis], hi[:, axis]]))
+        for axis, n in enumerate(shape)
+    ]
+    reached = np.zeros([len(c) - 1 for c in cuts], dtype=bool)
+    first = np.stack([np.searchsorted(c, lo[:, a]) for a, c in enumerate(cuts)], axis=-1)
+    last = np.stack([np.searchsorted(c, hi[:, a]) for a, c in enumerate(cuts)], axis=-1)
+    for start, stop in zip(first.tolist(), last.tolist(), strict=True):
+        reached[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = True
+    return bool(reached.all())
