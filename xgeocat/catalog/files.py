@@ -200,7 +200,9 @@ def _scene_ids(
         cut = [_without_band(m) for m in spans if m is not None]
     else:
         cut = list(hrefs)
-    stems = [PurePosixPath(path).name.rsplit(".", 1)[0] for path in cut]
+    # A file that is named by its band alone is told by its folder.
+    stems = [PurePosixPath(c).name.rsplit(".", 1)[0] if c.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+             else PurePosixPath(h).parent.name for c, h in zip(cut, hrefs, strict=True)]  # fmt: skip
     owners: dict[str, set[str]] = {}
     for stem, path in zip(stems, cut, strict=True):
         owners.setdefault(stem, set()).add(path)

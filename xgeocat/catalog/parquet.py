@@ -16,7 +16,7 @@ from xarray.backends import BackendEntrypoint
 
 from xgeocat.catalog.aoi import WGS84
 from xgeocat.catalog.index import footprint_index
-from xgeocat.catalog.sources import Json
+from xgeocat.catalog.sources import Json, absolute
 from xgeocat.catalog.stac import from_items, to_dicts
 
 #: File metadata: what the STAC layout has no place for.
@@ -131,8 +131,11 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
     about = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
     crs = pyproj.CRS.from_json_dict(about["crs"]) if "crs" in about else WGS84
     if ITEM_COLUMN in table.column_names:
-        return from_items(map(json.loads, table[ITEM_COLUMN].to_pylist()), crs=crs)
-    return from_items(map(_without_nulls, sga.stac_table_to_items(table)), crs=crs)
+        items: Iterable[Json] = map(json.loads, table[ITEM_COLUMN].to_pylist())
+    else:
+        items = map(_without_nulls, sga.stac_table_to_items(table))
+    # Outputs of a run are named relative to its folder, so that it can be moved.
+    return from_items((absolute(item, str(file.resolve())) for item in items), crs=crs)
 
 
 def _without_nulls(item: Json) -> Json:

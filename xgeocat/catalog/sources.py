@@ -54,7 +54,7 @@ def read_items(source: Source) -> Iterator[Json]:
 def _from_pystac(item: pystac.Item) -> Json:
     # Without this, pystac would look for the root catalog, over the network if need be.
     found: Json = item.to_dict(include_self_link=True, transform_hrefs=False)
-    return _absolute(found, item.get_self_href())
+    return absolute(found, item.get_self_href())
 
 
 def _read_file(path: Path) -> Iterator[Json]:
@@ -85,9 +85,9 @@ def _read_json(found: Json, base: str | None) -> Iterator[Json]:
     kind = found.get("type") if isinstance(found, dict) else None
     if kind == "FeatureCollection":
         for item in found.get("features", []):
-            yield _absolute(item, base)
+            yield absolute(item, base)
     elif kind == "Feature" and "assets" in found:
-        yield _absolute(found, base)
+        yield absolute(found, base)
     elif kind in ("Catalog", "Collection"):
         if base is None:
             raise ValueError(f"A {kind} is walked from its file; give its path instead of its "
@@ -101,7 +101,7 @@ def _read_json(found: Json, base: str | None) -> Iterator[Json]:
         )
 
 
-def _absolute(item: Json, base: str | None) -> Json:
+def absolute(item: Json, base: str | None) -> Json:
     """Resolve relative asset hrefs against the file that the item came from."""
     if base is None:
         return item

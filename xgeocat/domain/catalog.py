@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -171,6 +173,17 @@ class CatalogDomain:
 
     def __repr__(self) -> str:
         return f"CatalogDomain({len(self)} scenes, crs={self.crs}, bands={self.bands})"
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe, in JSON values, what `load` depends on beside the slices."""
+        rows = [self.catalog[name].values.tolist() for name in
+                (schema.HREF, schema.NODATA, schema.SCALE, schema.OFFSET)]  # fmt: skip
+        return {
+            "bands": self.bands,
+            "mask_and_scale": self.mask_and_scale,
+            "resampling": self.resampling,
+            "assets": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        }
 
     def slices(self) -> Iterator[GeoSlice]:
         """Yield one slice per scene, in the order of the catalog."""

@@ -116,7 +116,8 @@ def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.D
     """Open an array of a Zarr group, and bring it to the grid where it is on another."""
     path = PurePosixPath(band.href)
     group = band.href[: -len(path.name) - 1]
-    stored = xr.open_zarr(group, consolidated=False, mask_and_scale=False, chunks={})[path.name]
+    stored = xr.open_zarr(group, consolidated=False, mask_and_scale=False, decode_coords="all",
+                          chunks={})[path.name]  # fmt: skip
     fill = stored.attrs.pop("_FillValue", None)
     if fill is not None:
         stored.attrs.setdefault("nodata", fill)

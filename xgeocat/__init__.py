@@ -1,0 +1,44 @@
+"""Run a model over thousands of satellite scenes without leaving xarray."""
+
+from importlib.metadata import version
+
+from xgeocat import accessor as _accessor  # noqa: F401 - registers .geocat
+from xgeocat.catalog.files import from_files
+from xgeocat.catalog.parquet import open_catalog, to_geoparquet
+from xgeocat.catalog.query import query
+from xgeocat.catalog.search import search
+from xgeocat.catalog.stac import from_items, to_items
+from xgeocat.domain.catalog import CatalogDomain
+from xgeocat.domain.geoslice import GeoSlice
+from xgeocat.domain.protocol import Domain
+from xgeocat.domain.raster import RasterDomain
+from xgeocat.patching.apply import map_patches
+from xgeocat.patching.patch import patch
+from xgeocat.patching.stitch import stitch
+from xgeocat.pipeline import ApplyToChips, GridSampler, Sequential, Stitch
+from xgeocat.runs.run import failures, run
+
+__version__ = version("xgeocat")
+
+__all__ = [
+    "ApplyToChips",
+    "CatalogDomain",
+    "Domain",
+    "GeoSlice",
+    "GridSampler",
+    "RasterDomain",
+    "Sequential",
+    "Stitch",
+    "failures",
+    "from_files",
+    "from_items",
+    "map_patches",
+    "open_catalog",
+    "patch",
+    "query",
+    "run",
+    "search",
+    "stitch",
+    "to_geoparquet",
+    "to_items",
+]

@@ -1,0 +1,181 @@
+"""The ``.geocat`` accessors. Doors only: every body is a call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pystac
+import xarray as xr
+from odc.geo.geom import BoundingBox
+
+from xgeocat.catalog import parquet, query, stac
+from xgeocat.catalog.aoi import AOI
+from xgeocat.catalog.index import footprint_index
+from xgeocat.catalog.interval import TimeLike
+from xgeocat.catalog.schema import SCENE, require_catalog
+from xgeocat.domain.catalog import CatalogDomain
+from xgeocat.patching import apply, stitch
+from xgeocat.patching import patch as patching
+from xgeocat.patching.apply import Array, Model
+from xgeocat.patching.patch import PerDim
+from xgeocat.patching.tiling import Boundary
+from xgeocat.patching.windows import Window
+
+if TYPE_CHECKING:
+    import folium
+    import pyproj
+    from matplotlib.axes import Axes
+
+
+def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
+    if SCENE in obj.dims and "href" in getattr(obj, "data_vars", {}):
+        raise TypeError(
+            f".geocat.{action} works on a field with pixels; got a catalog of "
+            f"{obj.sizes[SCENE]} scenes. Load one first: domain = ds.geocat.domain(); "
+            "cube = domain.load(next(domain.slices()))."
+        )
+
+
+class _PatchingDoor:
+    """What fields and patches have in common, as DataArray and as Dataset."""
+
+    def map(
+        self: DatasetGeocat | DataArrayGeocat,
+        model: Model,
+        *,
+        batch_size: int = 32,
+        dims: Sequence[str] | None = None,
+        fill: float | None = None,
+        skip_empty: bool = False,
+        meta: Array | None = None,
+    ) -> xr.DataArray:
+        """Map a model over patches; see :func:`xgeocat.map_patches`."""
+        _require_field(self._obj, "map")
+        return apply.map_patches(
+            self._obj, model, batch_size=batch_size, dims=dims, fill=fill,
+            skip_empty=skip_empty, meta=meta,
+        )  # fmt: skip
+
+
+@xr.register_dataarray_accessor("geocat")
+class DataArrayGeocat(_PatchingDoor):
+    """``DataArray.geocat``: patch a field, map a model over patches, stitch."""
+
+    def __init__(self, obj: xr.DataArray) -> None:
+        self._obj = obj
+
+    def patch(
+        self,
+        size: PerDim,
+        *,
+        overlap: PerDim | None = None,
+        stride: PerDim | None = None,
+        boundary: Boundary = "shift",
+    ) -> xr.DataArray:
+        """Cut the field into patches; see :func:`xgeocat.patch`."""
+        _require_field(self._obj, "patch")
+        return patching.patch(self._obj, size, overlap=overlap, stride=stride, boundary=boundary)
+
+    def stitch(
+        self,
+        *,
+        window: Window = "boxcar",
+        reduce: str = "mean",
+        crop: int | dict[str, int] = 0,
+        fill: complex | None = None,
+    ) -> xr.DataArray:
+        """Put patches back on the map; see :func:`xgeocat.stitch`."""
+        return stitch.stitch(self._obj, window=window, reduce=reduce, crop=crop, fill=fill)
+
+    def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
+        """Refuse: a DataArray is no catalog."""
+        return query.query(self._obj, aoi, time)
+
+
+@xr.register_dataset_accessor("geocat")
+class DatasetGeocat(_PatchingDoor):
+    """``Dataset.geocat``: query, draw and save a catalog; patch, map and stitch a field."""
+
+    def __init__(self, obj: xr.Dataset) -> None:
+        self._obj = obj
+
+    # --- catalogs ---------------------------------------------------------------------------------
+
+    @property
+    def crs(self) -> pyproj.CRS:
+        """CRS of the footprints."""
+        return footprint_index(require_catalog(self._obj, ".geocat.crs")).crs
+
+    @property
+    def bounds(self) -> BoundingBox | None:
+        """Bounds of all footprints, in the catalog's CRS; None for an empty catalog."""
+        return query.bounds(self._obj)
+
+    def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
+        """Select scenes by place and time; see :func:`xgeocat.query`."""
+        return query.query(self._obj, aoi, time)
+
+    def domain(
+        self,
+        *,
+        bands: Sequence[str] | None = None,
+        resolution: float | None = None,
+        crs: object | None = None,
+        mask_and_scale: bool = False,
+        resampling: str = "nearest",
+        chunks: int = 2048,
+    ) -> CatalogDomain:
+        """Make a domain of the scenes; see :class:`xgeocat.CatalogDomain`."""
+        return CatalogDomain(
+            self._obj, bands=bands, resolution=resolution, crs=crs,
+            mask_and_scale=mask_and_scale, resampling=resampling, chunks=chunks,
+        )  # fmt: skip
+
+    def to_items(self) -> list[pystac.Item]:
+        """Turn the catalog into STAC items; see :func:`xgeocat.to_items`."""
+        return stac.to_items(self._obj)
+
+    def to_geoparquet(self, path: str | os.PathLike[str]) -> Path:
+        """Write the catalog as GeoParquet; see :func:`xgeocat.to_geoparquet`."""
+        return parquet.to_geoparquet(self._obj, path)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the footprints; see :func:`xgeocat.plotting.footprints`."""
+        from xgeocat import plotting
+
+        return plotting.footprints(self._obj, ax)
+
+    def explore(self) -> folium.Map:
+        """Show the footprints on an interactive map; see :func:`xgeocat.plotting.explore`."""
+        from xgeocat import plotting
+
+        return plotting.explore(self._obj)
+
+    # --- fields -----------------------------------------------------------------------------------
+
+    def patch(
+        self,
+        size: PerDim,
+        *,
+        overlap: PerDim | None = None,
+        stride: PerDim | None = None,
+        boundary: Boundary = "shift",
+    ) -> xr.Dataset:
+        """Cut the field into patches; see :func:`xgeocat.patch`."""
+        _require_field(self._obj, "patch")
+        return patching.patch(self._obj, size, overlap=overlap, stride=stride, boundary=boundary)
+
+    def stitch(
+        self,
+        *,
+        window: Window = "boxcar",
+        reduce: str = "mean",
+        crop: int | dict[str, int] = 0,
+        fill: complex | None = None,
+    ) -> xr.Dataset:
+        """Put patches back on the map; see :func:`xgeocat.stitch`."""
+        _require_field(self._obj, "stitch")
+        return stitch.stitch(self._obj, window=window, reduce=reduce, crop=crop, fill=fill)

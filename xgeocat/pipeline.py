@@ -1,0 +1,189 @@
+"""Pipelines: the same steps as one object, on one raster or over an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast, runtime_checkable
+
+import xarray as xr
+
+from xgeocat.patching.apply import Model, map_patches
+from xgeocat.patching.patch import PerDim, patch
+from xgeocat.patching.stitch import stitch
+from xgeocat.patching.tiling import Boundary
+from xgeocat.patching.windows import Window
+
+Field = xr.DataArray | xr.Dataset
+Step = Callable[[Field], Field]
+
+TIME = "time"
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Something that can say, in plain JSON values, all that its results depend on."""
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GridSampler:
+    """Cut a field into a regular grid of patches; see :func:`xgeocat.patch`.
+
+    A ``time`` dimension of length one is dropped first, so that a cube of one scene and a raster
+    without time look the same to a model.
+    """
+
+    size: PerDim
+    overlap: PerDim | None = None
+    stride: PerDim | None = None
+    boundary: Boundary = "shift"
+
+    def __call__(self, cube: Field) -> Field:
+        """Cut."""
+        if cube.sizes.get(TIME) == 1 and not (isinstance(self.size, Mapping) and TIME in self.size):
+            cube = cube.isel({TIME: 0})
+        return patch(
+            cube, self.size, overlap=self.overlap, stride=self.stride, boundary=self.boundary
+        )
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe the sampler."""
+        return {
+            "step": "GridSampler",
+            "size": self.size,
+            "overlap": self.overlap,
+            "stride": self.stride,
+            "boundary": self.boundary,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyToChips:
+    """Map a model over patches; see :func:`xgeocat.map_patches` for the other parameters.
+
+    Parameters
+    ----------
+    model : callable
+        Takes and returns numpy arrays with the patch dimension first.
+    name : str, optional
+        Name and version of the model, ``"water-unet v3"``. A run keeps it with its output and
+        refuses to go on with another. By default the model's importable name.
+    """
+
+    model: Model
+    batch_size: int = 32
+    dims: Sequence[str] | None = None
+    fill: float | None = None
+    skip_empty: bool = False
+    name: str | None = None
+
+    def __call__(self, patches: Field) -> xr.DataArray:
+        """Map."""
+        return map_patches(
+            patches,
+            self.model,
+            batch_size=self.batch_size,
+            dims=self.dims,
+            fill=self.fill,
+            skip_empty=self.skip_empty,
+        )
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe the step. Batches are left out: they change no answer."""
+        return {
+            "step": "ApplyToChips",
+            "model": self.name or qualified_name(self.model),
+            "dims": None if self.dims is None else list(self.dims),
+            "fill": None if self.fill is None else repr(self.fill),
+            "skip_empty": self.skip_empty,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Stitch:
+    """Put the answers back on the map; see :func:`xgeocat.stitch`."""
+
+    window: Window = "boxcar"
+    reduce: str = "mean"
+    crop: int | dict[str, int] = field(default=0)
+    fill: complex | None = None
+
+    def __call__(self, patches: Field) -> Field:
+        """Stitch."""
+        return stitch(
+            patches, window=self.window, reduce=self.reduce, crop=self.crop, fill=self.fill
+        )
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe the step."""
+        window = self.window if isinstance(self.window, str) else list(self.window)
+        fill = None if self.fill is None else repr(self.fill)
+        return {"step": "Stitch", "window": window, "reduce": self.reduce, "crop": self.crop,
+                "fill": fill}  # fmt: skip
+
+
+class Sequential:
+    """Steps, one after the other.
+
+    Parameters
+    ----------
+    steps : sequence of callable
+        Each takes what the one before returns: GridSampler, ApplyToChips, Stitch, or any function
+        of a DataArray or Dataset.
+
+    Raises
+    ------
+    TypeError
+        For a step that cannot be called.
+    ValueError
+        For no steps, or for patches that are mapped or stitched before any are cut.
+
+    Examples
+    --------
+    >>> pipe = Sequential([GridSampler(256, overlap=64), ApplyToChips(model), Stitch("hann")])
+    >>> water = pipe(cube)
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = tuple(steps)
+        if not self.steps:
+            raise ValueError("A Sequential needs at least one step, e.g. [GridSampler(256), ...].")
+        for step in self.steps:
+            if not callable(step):
+                raise TypeError(f"{step!r} is no step: it cannot be called.")
+        kinds = [type(step) for step in self.steps]
+        first = next((i for i, kind in enumerate(kinds) if kind in (ApplyToChips, Stitch)), None)
+        if first is not None and GridSampler not in kinds[:first]:
+            raise ValueError(
+                f"{kinds[first].__name__} comes at place {first + 1}, before any GridSampler: "
+                "there are no patches yet. Put GridSampler(size, overlap=...) before it."
+            )
+
+    def __call__(self, cube: Field) -> Field:
+        """Run a field through the steps; lazy if the field is."""
+        result: Field = cube
+        for step in self.steps:
+            result = step(result)
+        return result
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(type(step).__name__ for step in self.steps)})"
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe all that the results depend on."""
+        return {"steps": [describe(step) for step in self.steps]}
+
+
+def describe(step: object) -> Mapping[str, object]:
+    """Describe a step: in its own words, or by its importable name."""
+    return step.describe() if isinstance(step, Described) else {"step": qualified_name(step)}
+
+
+def qualified_name(thing: object) -> str:
+    """Importable name of a function, or of the class of an object."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}.{cast('type', named).__qualname__}"

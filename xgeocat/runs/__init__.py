@@ -1,0 +1,1 @@
+"""Do it for ten thousand scenes."""

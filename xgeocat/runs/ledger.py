@@ -1,0 +1,140 @@
+"""The ledger: what is finished, what failed, under which fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xgeocat.catalog.sources import Json
+
+FINGERPRINT_FILE = "run.json"
+ITEMS, FAILURES, DATA = "items", "failures", "data"
+
+
+class RunMismatchError(ValueError):
+    """An output folder belongs to another run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The records of a run, beside its output.
+
+    Each is one small file that appears whole or not at all: a STAC item of the output in
+    ``items/`` for a finished unit, one with the error in ``failures/`` for a failed one. Nothing in
+    them depends on when or how fast the run went, so that a resumed run ends in the same bytes.
+
+    Parameters
+    ----------
+    root : Path
+        Output folder of the run.
+    """
+
+    root: Path
+
+    def open(self, fingerprint: Mapping[str, object]) -> None:
+        """Begin a run, or go on with one of the same fingerprint.
+
+        Raises
+        ------
+        RunMismatchError
+            When the folder holds another run, or something else.
+        """
+        wanted = json.loads(json.dumps(fingerprint))
+        if not self.root.exists() or not any(self.root.iterdir()):
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_json(self.root / FINGERPRINT_FILE, wanted)
+        else:
+            self._require(wanted)
+        for folder in (ITEMS, FAILURES, DATA):
+            (self.root / folder).mkdir(exist_ok=True)
+
+    def _require(self, wanted: Json) -> None:
+        file = self.root / FINGERPRINT_FILE
+        if not self.is_run():
+            found = sorted(entry.name for entry in self.root.iterdir())[:5]
+            raise RunMismatchError(
+                f"{self.root} holds something that is no run of xgeocat ({found}), and nothing in "
+                "it will be touched. Choose an empty or new folder."
+            )
+        kept = json.loads(file.read_text())
+        if kept != wanted:
+            changed = "\n".join(
+                f"  {path}: was {was!r}, is {now!r}" for path, was, now in differences(kept, wanted)
+            )
+            raise RunMismatchError(
+                f"{self.root} holds the output of another run, and two are never mixed. What "
+                f"changed:\n{changed}\nRun into another folder, or take back the change."
+            )
+
+    def is_run(self) -> bool:
+        """Tell whether there is a run at all."""
+        return (self.root / FINGERPRINT_FILE).exists()
+
+    def data_path(self, unit: str) -> Path:
+        """Where the output of a unit goes."""
+        return self.root / DATA / f"{safe_name(unit)}.zarr"
+
+    def is_finished(self, unit: str) -> bool:
+        """Tell whether a unit is finished."""
+        return self._item(unit).exists()
+
+    def finish(self, unit: str, item: Json) -> None:
+        """Record a finished unit, and forget that it failed before."""
+        write_json(self._item(unit), item)
+        self._failure(unit).unlink(missing_ok=True)
+
+    def fail(self, unit: str, item: Json) -> None:
+        """Record a failed unit."""
+        write_json(self._failure(unit), item)
+
+    def items(self, units: Iterable[str]) -> list[Json]:
+        """Items of the finished units among `units`, in their order."""
+        return [json.loads(f.read_text()) for u in units if (f := self._item(u)).exists()]
+
+    def failures(self) -> list[Json]:
+        """Return the records of all failed units."""
+        return [json.loads(f.read_text()) for f in sorted((self.root / FAILURES).glob("*.json"))]
+
+    def _item(self, unit: str) -> Path:
+        return self.root / ITEMS / f"{safe_name(unit)}.json"
+
+    def _failure(self, unit: str) -> Path:
+        return self.root / FAILURES / f"{safe_name(unit)}.json"
+
+
+def safe_name(name: str) -> str:
+    """Turn any id into a file name of its own.
+
+    Letters, digits, ``.``, ``_`` and ``-`` stay. Where anything had to change (a slash, a leading
+    dot, great length), part of a hash of the id is added, so that two ids never share a name.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[:120]
+    if safe == name:
+        return name
+    return f"{safe or 'scene'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def write_json(path: Path, content: Json) -> None:
+    """Write a JSON file that appears whole or not at all, even if the machine stops."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def differences(was: object, now: object, path: str = "") -> list[tuple[str, object, object]]:
+    """List where two JSON values differ: (path, was, is)."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = sorted({*was, *now})
+        return [d for k in keys for d in differences(was.get(k), now.get(k), f"{path}.{k}".strip("."))]  # fmt: skip
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        return [d for i, (a, b) in enumerate(zip(was, now, strict=True))
+                for d in differences(a, b, f"{path}[{i}]")]  # fmt: skip
+    return [] if was == now else [(path, was, now)]
