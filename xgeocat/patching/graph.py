@@ -18,8 +18,8 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from xgeocat.patching.apply import Answer, Batching, run_batches
+from xgeocat.patching.fold import Blend, finish, fold
 from xgeocat.patching.patch import cut as cut_blocks
-from xgeocat.patching.stitch import Blend, finish, fold
 from xgeocat.patching.tiling import Ints, Tiling, interiors
 
 #: One entry per dimension of an array: what of it was asked for.

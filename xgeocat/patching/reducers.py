@@ -85,7 +85,8 @@ class Mean:
         state[0][at] += other[0]
 
     def finish(self, state: State, weight: Array) -> Array:
-        return np.divide(state[0], weight, out=state[0], where=weight > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return state[0] / weight
 
 
 class ExactMean:
@@ -128,7 +129,7 @@ class ExactMean:
 
     def finish(self, state: State, weight: Array) -> Array:
         sums, reference, _ = state
-        mean = np.divide(sums, weight, out=sums, where=weight > 0)
+        mean = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
         if reference.dtype.kind in "iu":
             # In integers, because float64 cannot hold what a 64-bit reference holds.
             return reference + np.rint(mean).astype(np.int64).astype(reference.dtype)

@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from collections.abc import Hashable
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from xgeocat.patching.index import PATCH, PatchIndex, patch_index
-from xgeocat.patching.nodata import nodata_of, representable, valid_mask
-from xgeocat.patching.reducers import Piece, Reducer, State, reducer
-from xgeocat.patching.tiling import Ints, Tiling, covers, interiors, is_product
+from xgeocat.patching.nodata import nodata_of, representable
+from xgeocat.patching.fold import Blend, finish, fold
+from xgeocat.patching.reducers import reducer
+from xgeocat.patching.tiling import Ints, Tiling, covers, interiors
 from xgeocat.patching.windows import Window, weights
 
 Field = TypeVar("Field", xr.DataArray, xr.Dataset)
 Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """How overlapping answers of one array become one.
-
-    Parameters
-    ----------
-    reduce : str
-        Name of the reducer.
-    window : str or (str, float)
-        Blending window.
-    crop : tuple of int
-        Margin thrown away on each side of every patch, in pixels, per tiled dimension.
-    dtype : numpy.dtype
-        Dtype of the answers.
-    nodata : float or int or None
-        Answers of this value do not count (NaN never counts).
-    fill : float or int or complex
-        Value of cells that no answer reached.
-    """
-
-    reduce: str
-    window: Window
-    crop: tuple[int, ...]
-    dtype: np.dtype
-    nodata: float | int | None
-    fill: complex
-
-    @property
-    def reducer(self) -> Reducer:
-        """The reducer for these answers."""
-        return reducer(self.reduce, self.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """What one group of patches contributes to one block: a reducer's state over a box."""
-
-    at: tuple[slice, ...]
-    state: State
-    weight: NDArray[np.float64]
 
 
 def stitch(
@@ -225,109 +183,3 @@ def stitch_numpy(patches: Array, starts: Ints, tiling: Tiling, blend: Blend) -> 
     partial = fold(patches, starts, (origin, tiling.shape), tiling, blend)
     shape = (*patches.shape[1 : patches.ndim - len(tiling.dims)], *tiling.shape)
     return finish([partial], shape, blend)
-
-
-def fold(
-    patches: Array,
-    starts: Ints,
-    block: tuple[Sequence[int], Sequence[int]],
-    tiling: Tiling,
-    blend: Blend,
-) -> Partial:
-    """Fold a group of patches into what they contribute to one output block.
-
-    Parameters
-    ----------
-    patches : numpy.ndarray
-        Shape ``(patch, ..., *size)``.
-    starts : numpy.ndarray
-        Shape ``(patch, dim)``: first cell of each patch in the field.
-    block : (sequence of int, sequence of int)
-        First and past-the-last cell of the block in the field.
-    tiling : Tiling
-        The tiling of the whole field.
-    blend : Blend
-        How answers become one.
-
-    Returns
-    -------
-    Partial
-        Over the smallest box of the block that the patches reach.
-    """
-    first, last = interiors(starts, tiling, blend.crop)
-    lo, hi = np.maximum(first, block[0]), np.minimum(last, block[1])
-    here = np.flatnonzero((lo < hi).all(axis=1))
-    rest = patches.shape[1 : patches.ndim - len(tiling.dims)]
-    if not len(here):
-        empty = tuple(slice(0, 0) for _ in tiling.dims)
-        state = blend.reducer.init((*rest, *(0 for _ in empty)), blend.dtype)
-        return Partial(empty, state, np.zeros([1] * len(rest) + [0] * len(empty)))
-    starts, lo, hi, patches = starts[here], lo[here], hi[here], patches[here]
-    corner, far = lo.min(axis=0), hi.max(axis=0)
-    at = tuple(slice(a, b) for a, b in zip(corner - block[0], far - block[0], strict=True))
-    box = tuple((far - corner).tolist())
-
-    axes = [weights(blend.window, size) for size in tiling.size]
-    valid = valid_mask(patches, blend.nodata)
-    state = blend.reducer.init((*rest, *box), blend.dtype)
-    ranks = np.ravel_multi_index(tuple(np.maximum(starts, 0).T), tiling.shape)
-    separable = valid is None and is_product(starts)
-    total = np.zeros((*((1,) * len(rest) if valid is None else rest), *box))
-    for i, (start, a, b) in enumerate(zip(starts, lo, hi, strict=True)):
-        within = (..., *map(slice, a - start, b - start))
-        region = (..., *map(slice, a - corner, b - corner))
-        weight = _outer([w[s] for w, s in zip(axes, within[1:], strict=True)])
-        mask = None if valid is None else valid[i][within]
-        piece = Piece(patches[i][within], weight, mask, int(ranks[i]))
-        blend.reducer.fold(state, region, piece)
-        if not separable:
-            total[region] += weight if mask is None else weight * mask
-    if separable:
-        total[...] = _outer(_axis_weights(axes, starts, lo, hi, corner, box))
-    return Partial(at, state, total)
-
-
-def _outer(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    out = vectors[0]
-    for vector in vectors[1:]:
-        out = out[..., None] * vector
-    return out
-
-
-def _axis_weights(
-    axes: Sequence[NDArray[np.float64]], starts: Ints, lo: Ints, hi: Ints, corner: Ints,
-    box: tuple[int, ...],
-) -> list[NDArray[np.float64]]:  # fmt: skip
-    """Weight sums of a full grid of patches, which factor into one vector a dimension."""
-    sums = [np.zeros(n) for n in box]
-    for axis, window in enumerate(axes):
-        _, once = np.unique(starts[:, axis], return_index=True)
-        for i in once:
-            start, a, b = starts[i, axis], lo[i, axis], hi[i, axis]
-            sums[axis][a - corner[axis] : b - corner[axis]] += window[a - start : b - start]
-    return sums
-
-
-def finish(partials: Sequence[Partial], shape: tuple[int, ...], blend: Blend) -> Array:
-    """Sum up the partials of one block, divide by the weights, and fill what none reached."""
-    how = blend.reducer
-    n = len(partials[0].at) if partials else len(shape)
-    if len(partials) == 1 and partials[0].state[0].shape == shape:
-        state, weight = partials[0].state, partials[0].weight
-    else:
-        state = how.init(shape, blend.dtype)
-        broadcast = np.broadcast_shapes(*(p.weight.shape[:-n] for p in partials))
-        weight = np.zeros((*broadcast, *shape[len(shape) - n :]))
-        for partial in partials:
-            at = (..., *partial.at)
-            how.merge(state, partial.state, at, (weight[at], partial.weight))
-            weight[at] += partial.weight
-    dtype = how.dtype(blend.dtype)
-    values = how.finish(state, weight)
-    if dtype.kind in "iub" and values.dtype.kind == "f":
-        np.rint(values, out=values)
-    reached = weight > 0
-    if reached.all():
-        return values.astype(dtype, copy=False)
-    values = np.where(reached, values, 0).astype(dtype)
-    return cast("Array", np.where(reached, values, np.asarray(blend.fill).astype(dtype)))
