@@ -41,9 +41,18 @@ def make_cog(path: Path, edge: int) -> None:
     coarse = rng.normal(1500, 600, (edge // 64 + 2, edge // 64 + 2))
     values = np.kron(coarse, np.ones((64, 64)))[:edge, :edge]
     values += rng.normal(0, 40, values.shape)
-    profile = {"driver": "COG", "height": edge, "width": edge, "count": 1, "dtype": "uint16",
-               "crs": "EPSG:32610", "transform": Affine(10, 0, 699960, 0, -10, 4400040),
-               "nodata": 0, "compress": "deflate", "blocksize": 512}  # fmt: skip
+    profile = {
+        "driver": "COG",
+        "height": edge,
+        "width": edge,
+        "count": 1,
+        "dtype": "uint16",
+        "crs": "EPSG:32610",
+        "transform": Affine(10, 0, 699960, 0, -10, 4400040),
+        "nodata": 0,
+        "compress": "deflate",
+        "blocksize": 512,
+    }
     with rasterio.open(path, "w", **profile) as file:
         file.write(values.clip(1, 20000).astype("uint16"), 1)
 
@@ -68,8 +77,9 @@ def bare(cog: Path, out: Path) -> None:
 
     with rasterio.open(cog) as file:
         edge = file.height
-    array = zarr.create_array(out, shape=(edge, edge), chunks=(CHUNK, CHUNK), dtype="float32",
-                              fill_value=np.nan)  # fmt: skip
+    array = zarr.create_array(
+        out, shape=(edge, edge), chunks=(CHUNK, CHUNK), dtype="float32", fill_value=np.nan
+    )
 
     def block(at):
         y, x = at
@@ -110,19 +120,34 @@ def main() -> None:
         # In a process of its own: a child inherits the peak memory of its parent.
         maker = "import sys; from pathlib import Path; import bench_chain as b;"
         maker += "b.make_cog(Path(sys.argv[1]), int(sys.argv[2]))"
-        subprocess.run([sys.executable, "-c", maker, str(cog), str(given.edge)], check=True,
-                       cwd=Path(__file__).parent)  # fmt: skip
-        print(f"{given.edge} px square, {THREADS} threads, COG of {cog.stat().st_size / 2**20:.0f} "
-              f"MiB, median of {given.repeats} after a warm-up")  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-c", maker, str(cog), str(given.edge)],
+            check=True,
+            cwd=Path(__file__).parent,
+        )
+        print(
+            f"{given.edge} px square, {THREADS} threads, COG of {cog.stat().st_size / 2**20:.0f} "
+            f"MiB, median of {given.repeats} after a warm-up"
+        )
         found = {}
         for which in ("bare", "ours"):
-            call = [sys.executable, __file__, "--measure", which, "--cog", str(cog), "--repeats",
-                    str(given.repeats)]  # fmt: skip
+            call = [
+                sys.executable,
+                __file__,
+                "--measure",
+                which,
+                "--cog",
+                str(cog),
+                "--repeats",
+                str(given.repeats),
+            ]
             text = subprocess.run(call, check=True, capture_output=True, text=True).stdout
             found[which] = json.loads(text.splitlines()[-1])
             rate = given.edge**2 / 1e6 / found[which]["seconds"]
-            print(f"{which:5} {found[which]['seconds']:7.2f} s {rate:7.1f} Mpx/s  "
-                  f"peak {found[which]['peak_mib']} MiB")  # fmt: skip
+            print(
+                f"{which:5} {found[which]['seconds']:7.2f} s {rate:7.1f} Mpx/s  "
+                f"peak {found[which]['peak_mib']} MiB"
+            )
         ratio = found["bare"]["seconds"] / found["ours"]["seconds"]
         print(f"ratio {ratio:.2f} of the bare limit")
     finally:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import odc.geo.xr  # noqa: F401 - registers .odc
+import odc.geo.xr
 import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+TRANSFORM = Affine(10, 0, 500000, 0, -10, 4300000)
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
@@ -29,14 +30,22 @@ def make_field() -> Callable[..., xr.DataArray]:
     """Factory of georeferenced fields ``(y, x)``, or ``(*extra, y, x)``."""
 
     def make(
-        shape=(70, 90), dtype="float32", chunks=None, crs="EPSG:32610", seed=0, extra=(), nodata=None
+        shape=(70, 90),
+        dtype="float32",
+        chunks=None,
+        *,
+        crs="EPSG:32610",
+        seed=0,
+        extra=None,
+        nodata=None,
     ):
         rng = np.random.default_rng(seed)
-        dims = tuple(extra) + ("y", "x")
-        sizes = tuple(dict(extra).values()) if isinstance(extra, dict) else ()
+        extra = extra or {}
+        dims = (*extra, "y", "x")
+        sizes = tuple(dict(extra).values())
         values = rng.uniform(1, 200, (*sizes, *shape))
         values = values > 100 if np.dtype(dtype) == bool else values.astype(dtype)
-        geobox = GeoBox(shape, Affine(10, 0, 500000, 0, -10, 4300000), crs)
+        geobox = GeoBox(shape, TRANSFORM, crs)
         grid = odc.geo.xr.xr_zeros(geobox, dtype="uint8")
         field = xr.DataArray(values, dims=dims, coords=grid.coords, name="made")
         if nodata is not None:
@@ -54,7 +63,7 @@ def make_tif(tmp_path: Path) -> Callable[..., Path]:
         name="a_20240601T100000.tif",
         values=None,
         crs="EPSG:32610",
-        transform=Affine(10, 0, 500000, 0, -10, 4300000),
+        transform=TRANSFORM,
         nodata=0,
         **profile,
     ):
@@ -64,10 +73,18 @@ def make_tif(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with rasterio.open(
-            path, "w", driver="GTiff", count=bands.shape[0], height=bands.shape[1],
-            width=bands.shape[2], dtype=bands.dtype, crs=crs, transform=transform, nodata=nodata,
+            path,
+            "w",
+            driver="GTiff",
+            count=bands.shape[0],
+            height=bands.shape[1],
+            width=bands.shape[2],
+            dtype=bands.dtype,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
             **{"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate", **profile},
-        ) as file:  # fmt: skip
+        ) as file:
             file.write(bands)
         return path
 

@@ -55,9 +55,14 @@ class _PatchingDoor:
         """Map a model over patches; see :func:`xgeocat.map_patches`."""
         _require_field(self._obj, "map")
         return apply.map_patches(
-            self._obj, model, batch_size=batch_size, dims=dims, fill=fill,
-            skip_empty=skip_empty, meta=meta,
-        )  # fmt: skip
+            self._obj,
+            model,
+            batch_size=batch_size,
+            dims=dims,
+            fill=fill,
+            skip_empty=skip_empty,
+            meta=meta,
+        )
 
 
 @xr.register_dataarray_accessor("geocat")
@@ -130,9 +135,14 @@ class DatasetGeocat(_PatchingDoor):
     ) -> CatalogDomain:
         """Make a domain of the scenes; see :class:`xgeocat.CatalogDomain`."""
         return CatalogDomain(
-            self._obj, bands=bands, resolution=resolution, crs=crs,
-            mask_and_scale=mask_and_scale, resampling=resampling, chunks=chunks,
-        )  # fmt: skip
+            self._obj,
+            bands=bands,
+            resolution=resolution,
+            crs=crs,
+            mask_and_scale=mask_and_scale,
+            resampling=resampling,
+            chunks=chunks,
+        )
 
     def to_items(self) -> list[pystac.Item]:
         """Turn the catalog into STAC items; see :func:`xgeocat.to_items`."""

@@ -144,8 +144,13 @@ def _draw_mask(ax: plotting.Axes, picture: NDArray[np.float32], mask: xr.DataArr
     ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=_extent(mask))
     for value, colour, alpha in ((UNKNOWN, "#d98880", 0.75), (1, "#0072b2", 1.0)):
         layer = np.ma.masked_where(mask.values != value, np.ones(mask.shape))
-        ax.imshow(layer, cmap=ListedColormap([colour]), alpha=alpha, extent=_extent(mask),
-                  interpolation="nearest")  # fmt: skip
+        ax.imshow(
+            layer,
+            cmap=ListedColormap([colour]),
+            alpha=alpha,
+            extent=_extent(mask),
+            interpolation="nearest",
+        )
     date = np.datetime_as_string(mask["time"].values, unit="D")
     known = (mask.values != UNKNOWN).mean()
     ax.set(title=f"{date}: water (blue), not seen (red), {known:.0%} seen", xticks=[], yticks=[])

@@ -122,8 +122,13 @@ class Stitch:
         """Describe the step."""
         window = self.window if isinstance(self.window, str) else list(self.window)
         fill = None if self.fill is None else repr(self.fill)
-        return {"step": "Stitch", "window": window, "reduce": self.reduce, "crop": self.crop,
-                "fill": fill}  # fmt: skip
+        return {
+            "step": "Stitch",
+            "window": window,
+            "reduce": self.reduce,
+            "crop": self.crop,
+            "fill": fill,
+        }
 
 
 class Sequential:

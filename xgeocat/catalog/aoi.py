@@ -152,8 +152,11 @@ def _box(bounds: tuple[float, ...]) -> shapely.Geometry:
         parts = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
         return shapely.MultiPolygon(parts)
     if west == east or south == north:
-        return shapely.LineString([(west, south), (east, north)]) if (west, south) != (
-            east, north) else shapely.Point(west, south)  # fmt: skip
+        return (
+            shapely.LineString([(west, south), (east, north)])
+            if (west, south) != (east, north)
+            else shapely.Point(west, south)
+        )
     return shapely.box(west, south, east, north)
 
 
@@ -246,9 +249,7 @@ def _neighbourhood(
     return shapely.box(west, south, east, north)
 
 
-def cut_at_antimeridian(
-    geometry: shapely.Geometry, *, long_edges: bool = True
-) -> shapely.Geometry:
+def cut_at_antimeridian(geometry: shapely.Geometry, *, long_edges: bool = True) -> shapely.Geometry:
     """Cut a geographic geometry at 180 degrees, as RFC 7946 (section 3.1.9) has it.
 
     Parameters
@@ -284,8 +285,10 @@ def cut_at_antimeridian(
 def _wrap(geometry: shapely.Geometry) -> shapely.Geometry:
     """Bring longitudes beyond 180 degrees back, piece by piece."""
     world = shapely.box(-180, -90, 180, 90)
-    turns = [shapely.transform(geometry, lambda xy, t=turn: xy + (360 * t, 0))
-             for turn in (-1, 0, 1)]  # fmt: skip
+    turns = [
+        shapely.transform(geometry, lambda xy, t=turn: xy + np.array([360 * t, 0]))
+        for turn in (-1, 0, 1)
+    ]
     return shapely.union_all([shapely.intersection(turned, world) for turned in turns])
 
 

@@ -77,8 +77,9 @@ def catalog_dataset(scenes: Sequence[Scene], crs: pyproj.CRS) -> xr.Dataset:
         for name, extra in schema.ASSET_VARIABLES.items()
     }
     variables[schema.ITEM_JSON] = (
-        (schema.SCENE,), schema.text_array([scene.rest for scene in scenes])
-    )  # fmt: skip
+        (schema.SCENE,),
+        schema.text_array([scene.rest for scene in scenes]),
+    )
     for key in dict.fromkeys(key for scene in scenes for key in scene.properties):
         values = [scene.properties.get(key) for scene in scenes]
         variables[key] = ((schema.SCENE,), schema.column(values))

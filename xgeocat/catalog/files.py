@@ -82,10 +82,15 @@ def from_files(
     for i, name in enumerate(_scene_ids(hrefs, groups, pattern)):
         scenes.setdefault(name, []).append(i)
     items = [
-        _item(name, [(hrefs[i], groups[i], headers[hrefs[i]]) for i in members],
-              intervals[members[0]], target, collection)
+        _item(
+            name,
+            [(hrefs[i], groups[i], headers[hrefs[i]]) for i in members],
+            intervals[members[0]],
+            target,
+            collection,
+        )
         for name, members in scenes.items()
-    ]  # fmt: skip
+    ]
     return from_items(items, crs=target)
 
 
@@ -101,8 +106,11 @@ def _match(pattern: str | None, href: str) -> dict[str, str]:
         return {}
     found = re.fullmatch(pattern, href) or re.fullmatch(pattern, PurePosixPath(href).name)
     # What does not match is refused with all others of its kind, in _intervals.
-    return {"": "no match"} if found is None else {
-        k: v for k, v in found.groupdict().items() if v is not None}  # fmt: skip
+    return (
+        {"": "no match"}
+        if found is None
+        else {k: v for k, v in found.groupdict().items() if v is not None}
+    )
 
 
 def _intervals(
@@ -120,9 +128,10 @@ def _intervals(
         except ValueError as error:
             wrong.append(f"{href}: {error}")
     _refuse(
-        "cannot be dated", wrong,
+        "cannot be dated",
+        wrong,
         "Give a pattern with a group (?P<date>...), or time=, one per file:",
-    )  # fmt: skip
+    )
     return intervals
 
 
@@ -195,14 +204,19 @@ def _scene_ids(
 ) -> list[str]:
     """Name of the scene of each file: its stem, with its folder where stems are not unique."""
     if pattern is not None and "(?P<band>" in pattern:
-        spans = [re.fullmatch(pattern, h) or re.fullmatch(pattern, PurePosixPath(h).name)
-                 for h in hrefs]  # fmt: skip
+        spans = [
+            re.fullmatch(pattern, h) or re.fullmatch(pattern, PurePosixPath(h).name) for h in hrefs
+        ]
         cut = [_without_band(m) for m in spans if m is not None]
     else:
         cut = list(hrefs)
     # A file that is named by its band alone is told by its folder.
-    stems = [PurePosixPath(c).name.rsplit(".", 1)[0] if c.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-             else PurePosixPath(h).parent.name for c, h in zip(cut, hrefs, strict=True)]  # fmt: skip
+    stems = [
+        PurePosixPath(c).name.rsplit(".", 1)[0]
+        if c.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        else PurePosixPath(h).parent.name
+        for c, h in zip(cut, hrefs, strict=True)
+    ]
     owners: dict[str, set[str]] = {}
     for stem, path in zip(stems, cut, strict=True):
         owners.setdefault(stem, set()).add(path)
@@ -231,8 +245,11 @@ def _item(
     footprint = outlines[0] if len(outlines) == 1 else shapely.union_all(outlines)
     geometry = reproject(Where(footprint, crs), WGS84)
     start, end = (f"{np.datetime_as_string(t, unit='us')}Z" for t in interval)
-    times = {"datetime": start} if start == end else {
-        "datetime": None, "start_datetime": start, "end_datetime": end}  # fmt: skip
+    times = (
+        {"datetime": start}
+        if start == end
+        else {"datetime": None, "start_datetime": start, "end_datetime": end}
+    )
     named = {k: v for k, v in members[0][1].items() if k not in (*GROUPS, *schema.RESERVED)}
     item: Json = {
         "type": "Feature",

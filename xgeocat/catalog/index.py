@@ -124,8 +124,10 @@ class FootprintIndex(Index):
         first = indexes[0]
         for other in indexes[1:]:
             first._require_same_crs(other)
-        parts = [np.concatenate([getattr(i, name) for i in indexes]) for name in
-                 ("geometry", "start", "end")]  # fmt: skip
+        parts = [
+            np.concatenate([getattr(i, name) for i in indexes])
+            for name in ("geometry", "start", "end")
+        ]
         if positions is not None:
             order = np.argsort(np.concatenate([np.asarray(list(p), np.int64) for p in positions]))
             parts = [part[order] for part in parts]

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -140,7 +140,7 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
 
 def _without_nulls(item: Json) -> Json:
     """Leave out the nulls that a table has for members an item never had."""
-    kept: Json = _prune(item)
+    kept = cast("Json", _prune(item))
     kept.setdefault("geometry", None)
     for member in ("properties", "assets"):
         kept.setdefault(member, {})
@@ -148,7 +148,7 @@ def _without_nulls(item: Json) -> Json:
     return kept
 
 
-def _prune(value: object) -> Any:
+def _prune(value: object) -> object:
     if isinstance(value, dict):
         return {k: _prune(v) for k, v in value.items() if v is not None}
     return [_prune(v) for v in value] if isinstance(value, list) else value

@@ -69,7 +69,9 @@ def require_catalog(ds: object, action: str) -> xr.Dataset:
     )
 
 
-def text_array(values: Sequence[str | None] | Sequence[Sequence[str | None]]) -> NDArray[np.object_]:
+def text_array(
+    values: Sequence[str | None] | Sequence[Sequence[str | None]],
+) -> NDArray[np.object_]:
     """Object array of text; None is unknown text (which xarray may turn into NaN)."""
     out = np.empty(np.shape(values), dtype=object)
     out[...] = values

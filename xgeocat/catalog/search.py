@@ -98,17 +98,18 @@ def _boxes(bbox: Sequence[float] | None) -> list[Sequence[float] | None]:
     return [(west, south, 180, north), (-180, south, east, north)]
 
 
-def _all_items(
-    pages: Iterator[Json], max_items: int | None, progress: bool
-) -> Iterator[Json]:
+def _all_items(pages: Iterator[Json], max_items: int | None, progress: bool) -> Iterator[Json]:
     from tqdm.auto import tqdm
 
     seen, matched = 0, None
     with tqdm(desc="search", unit=" items", disable=not progress) as bar:
         for page in pages:
             matched = page.get("numberMatched", page.get("context", {}).get("matched", matched))
-            bar.total = min(n for n in (matched, max_items) if n is not None) if (
-                matched or max_items) else None  # fmt: skip
+            bar.total = (
+                min(n for n in (matched, max_items) if n is not None)
+                if (matched or max_items)
+                else None
+            )
             for item in page["features"]:
                 seen += 1
                 bar.update()

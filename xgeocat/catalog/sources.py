@@ -90,8 +90,9 @@ def _read_json(found: Json, base: str | None) -> Iterator[Json]:
         yield absolute(found, base)
     elif kind in ("Catalog", "Collection"):
         if base is None:
-            raise ValueError(f"A {kind} is walked from its file; give its path instead of its "
-                             "content.")  # fmt: skip
+            raise ValueError(
+                f"A {kind} is walked from its file; give its path instead of its content."
+            )
         yield from map(_from_pystac, pystac.read_file(base).get_items(recursive=True))  # type: ignore[attr-defined]
     else:
         keys = sorted(found)[:8] if isinstance(found, dict) else type(found).__name__

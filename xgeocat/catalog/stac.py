@@ -68,10 +68,16 @@ def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
 
 def _scene(item: Json, crs: pyproj.CRS) -> Scene:
     properties = item["properties"]
-    rest = {k: v for k, v in item.items() if k not in ("id", "collection", "properties", "assets",
-                                                       "geometry", "type")}  # fmt: skip
-    scalars = {k: v for k, v in properties.items()
-               if isinstance(v, (str, int, float, bool)) and k not in NOT_COLUMNS}  # fmt: skip
+    rest = {
+        k: v
+        for k, v in item.items()
+        if k not in ("id", "collection", "properties", "assets", "geometry", "type")
+    }
+    scalars = {
+        k: v
+        for k, v in properties.items()
+        if isinstance(v, (str, int, float, bool)) and k not in NOT_COLUMNS
+    }
     rest["properties"] = {k: v for k, v in properties.items() if k not in scalars}
     geometry, raw = _footprint(item, crs)
     if raw is not None:
@@ -213,8 +219,11 @@ def _property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
     columns = {}
     for name, var in ds.data_vars.items():
         if var.dims == (schema.SCENE,) and name != schema.ITEM_JSON:
-            columns[str(name)] = [_plain(v) for v in var.values.tolist()] if (
-                var.dtype.kind != "M") else _iso(var.values)  # fmt: skip
+            columns[str(name)] = (
+                [_plain(v) for v in var.values.tolist()]
+                if (var.dtype.kind != "M")
+                else _iso(var.values)
+            )
     return columns
 
 

@@ -113,8 +113,11 @@ class CatalogDomain:
         return self.catalog.isel({schema.SCENE: i})
 
     def _names(self, i: int) -> list[str]:
-        names = data_bands(self._row(i)) if self.bands is None else [
-            name for name in self.bands if self._has_band(i, name)]  # fmt: skip
+        names = (
+            data_bands(self._row(i))
+            if self.bands is None
+            else [name for name in self.bands if self._has_band(i, name)]
+        )
         if not names:
             raise KeyError(f"it has no raster asset {'' if self.bands is None else self.bands}")
         return names
@@ -163,9 +166,11 @@ class CatalogDomain:
     def bounds(self) -> BoundingBox | None:
         """Bounds of all slices, in `crs`; None if there are none."""
         boxes = [
-            s.geobox.boundingbox if s.crs == self.crs else s.geobox.extent.to_crs(self.crs).boundingbox
+            s.geobox.boundingbox
+            if s.crs == self.crs
+            else s.geobox.extent.to_crs(self.crs).boundingbox
             for s in self.slices()
-        ]  # fmt: skip
+        ]
         return bbox_union(boxes) if boxes else None
 
     def __len__(self) -> int:
@@ -176,8 +181,10 @@ class CatalogDomain:
 
     def describe(self) -> Mapping[str, object]:
         """Describe, in JSON values, what `load` depends on beside the slices."""
-        rows = [self.catalog[name].values.tolist() for name in
-                (schema.HREF, schema.NODATA, schema.SCALE, schema.OFFSET)]  # fmt: skip
+        rows = [
+            self.catalog[name].values.tolist()
+            for name in (schema.HREF, schema.NODATA, schema.SCALE, schema.OFFSET)
+        ]
         return {
             "bands": self.bands,
             "mask_and_scale": self.mask_and_scale,
@@ -191,8 +198,10 @@ class CatalogDomain:
         columns = {
             str(name): var.values.tolist()
             for name, var in self.catalog.data_vars.items()
-            if var.dims == (schema.SCENE,) and name != schema.ITEM_JSON and var.dtype.kind in "biufOU"
-        }  # fmt: skip
+            if var.dims == (schema.SCENE,)
+            and name != schema.ITEM_JSON
+            and var.dtype.kind in "biufOU"
+        }
         for i, (name, native) in enumerate(zip(self._ids, self._native, strict=True)):
             geobox = self._grid(native)
             known = not np.isnat(index.start[i]) and not np.isnat(index.end[i])
@@ -201,11 +210,17 @@ class CatalogDomain:
                 geobox=geobox,
                 interval=(index.start[i], index.end[i]) if known else None,
                 scenes=(name,),
-                footprint=None if outline is None else reproject(
-                    Where(outline, index.crs), pyproj.CRS.from_user_input(geobox.crs.to_wkt())),
-                properties={key: values[i] for key, values in columns.items()
-                            if isinstance(values[i], (bool, int, float, str)) and values[i] == values[i]},
-            )  # fmt: skip
+                footprint=None
+                if outline is None
+                else reproject(
+                    Where(outline, index.crs), pyproj.CRS.from_user_input(geobox.crs.to_wkt())
+                ),
+                properties={
+                    key: values[i]
+                    for key, values in columns.items()
+                    if isinstance(values[i], (bool, int, float, str)) and values[i] == values[i]
+                },
+            )
 
     def _grid(self, native: GeoBox) -> GeoBox:
         if self._crs is not None and self._crs != native.crs:

@@ -122,8 +122,13 @@ class GeoSlice:
         place: dict[str, object] = {"bounds": self.bounds, "crs": self.crs}
         if self.grid is not None:
             place = {"geobox": self.grid}
-        return type(self)(**place, interval=interval, scenes=self.scenes,  # type: ignore[arg-type]
-                          footprint=self.footprint, properties=self.properties)  # fmt: skip
+        return type(self)(
+            **place,
+            interval=interval,
+            scenes=self.scenes,  # type: ignore[arg-type]
+            footprint=self.footprint,
+            properties=self.properties,
+        )
 
 
 def _checked(bounds: Sequence[float]) -> Bounds:

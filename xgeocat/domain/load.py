@@ -59,8 +59,9 @@ def load_scene(
     loaded: dict[str, xr.DataArray] = {}
     if rasters:
         item = _item(scene, rasters, time)
-        keys = [f"b{i}.{band.index}" if band.count > 1 else f"b{i}"
-                for i, band in enumerate(rasters)]  # fmt: skip
+        keys = [
+            f"b{i}.{band.index}" if band.count > 1 else f"b{i}" for i, band in enumerate(rasters)
+        ]
         cube = odc.stac.load(
             [item],
             bands=keys,
@@ -74,8 +75,9 @@ def load_scene(
     for band in found:
         if band.is_zarr:
             loaded[band.name] = _load_zarr(band, geobox, resampling, chunks)
-    variables = {band.name: _finished(loaded[band.name], band, time, mask_and_scale)
-                 for band in found}  # fmt: skip
+    variables = {
+        band.name: _finished(loaded[band.name], band, time, mask_and_scale) for band in found
+    }
     return xr.Dataset(variables, attrs={"scene": str(scene[schema.SCENE].item())})
 
 
@@ -101,8 +103,9 @@ def _item(scene: xr.Dataset, bands: Sequence[Band], time: np.datetime64) -> pyst
             "proj:transform": list(band.geobox.transform)[:6],
             "bands": [about] * band.count,
         }
-        asset = pystac.Asset(band.href, media_type="image/tiff", roles=["data"],
-                             extra_fields=fields)  # fmt: skip
+        asset = pystac.Asset(
+            band.href, media_type="image/tiff", roles=["data"], extra_fields=fields
+        )
         item.add_asset(f"b{i}", asset)
     return item
 
@@ -116,8 +119,9 @@ def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.D
     """Open an array of a Zarr group, and bring it to the grid where it is on another."""
     path = PurePosixPath(band.href)
     group = band.href[: -len(path.name) - 1]
-    stored = xr.open_zarr(group, consolidated=False, mask_and_scale=False, decode_coords="all",
-                          chunks={})[path.name]  # fmt: skip
+    stored = xr.open_zarr(
+        group, consolidated=False, mask_and_scale=False, decode_coords="all", chunks={}
+    )[path.name]
     fill = stored.attrs.pop("_FillValue", None)
     if fill is not None:
         stored.attrs.setdefault("nodata", fill)

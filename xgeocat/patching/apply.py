@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from xgeocat.patching.index import PATCH, patch_index
 from xgeocat.patching.nodata import nodata_of, representable, valid_mask
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.generic]
 #: A model: a batch of patches in, one answer per patch out, the patch dimension first in both.
@@ -154,8 +157,9 @@ def probe(model: Model, shape: tuple[int, ...], dtype: np.dtype) -> Answer:
         answer = np.asarray(model(np.empty((0, *shape), dtype)))
         if answer.ndim >= 1 and answer.shape[0] == 0:
             return Answer(answer.shape[1:], answer.dtype)
-    except Exception:  # noqa: BLE001 - whatever an empty batch broke, one patch decides
-        pass
+    except Exception as error:
+        # Many models cannot take an empty batch, each in its own way: then one patch decides.
+        log.debug("the model cannot take a batch of no patches: %r", error)
     answer = np.asarray(model(np.ones((1, *shape), dtype)))
     _check_length(answer, 1)
     return Answer(answer.shape[1:], answer.dtype)
@@ -297,11 +301,12 @@ def _label(
     fill: float | None,
 ) -> xr.DataArray:
     kept = {
-        name: coord for name, coord in patches.coords.items()
+        name: coord
+        for name, coord in patches.coords.items()
         if set(coord.dims) <= {PATCH, *dims}
         and all(coord.sizes[d] == data.shape[1 + dims.index(d)] for d in coord.dims if d != PATCH)
         and (isinstance(patches, xr.DataArray) or BAND not in coord.dims)
-    }  # fmt: skip
+    }
     index = patch_index(patches)
     labels = xr.Coordinates({n: c for n, c in kept.items() if n not in index.create_variables()})
     return xr.DataArray(

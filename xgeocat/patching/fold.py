@@ -253,8 +253,10 @@ def _merged(
         if any(s.stop <= s.start for s in common):
             continue
         theirs, their_weight = partial.within(common)
-        at = (..., *(slice(c.start - b.start, c.stop - b.start)
-                     for c, b in zip(common, box, strict=True)))  # fmt: skip
+        at = (
+            ...,
+            *(slice(c.start - b.start, c.stop - b.start) for c, b in zip(common, box, strict=True)),
+        )
         blend.reducer.merge(state, theirs, at, (weight[at], their_weight))
         weight[at] += their_weight
     return state, weight

@@ -8,7 +8,7 @@ reach the corner, and not the blocks around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import dask.array as da
 import numpy as np
@@ -163,8 +163,9 @@ def apply(
     """Run a model over lazy patches ``(patch, ...)``: a lazy ``(patch, *answer)``."""
     first = da.asarray(arrays[0])
     wanted = (first.chunks[0], *((n,) for n in first.shape[1:]))
-    inputs = [a if getattr(a, "chunks", None) == wanted else da.asarray(a).rechunk(wanted)
-              for a in arrays]  # fmt: skip
+    inputs = [
+        a if getattr(a, "chunks", None) == wanted else da.asarray(a).rechunk(wanted) for a in arrays
+    ]
     token = tokenize([a.name for a in inputs], batching, stacked, answer)
     name = f"apply-{token}"
     tasks: dict[TaskKey, Task] = {}
@@ -241,7 +242,7 @@ def _reach(
     """For each output block, the chunks of patches that reach it, with their starts."""
     first, last = interiors(starts, tiling, blend.crop)
     reach: dict[tuple[int, ...], list[tuple[int, Ints]]] = {}
-    for chunk, (a, b) in enumerate(zip(chunk_edges[:-1], chunk_edges[1:], strict=True)):
+    for chunk, (a, b) in enumerate(pairwise(chunk_edges.tolist())):
         if a == b:
             continue
         lo, hi = first[a:b], last[a:b]

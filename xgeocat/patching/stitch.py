@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xgeocat.patching.fold import Blend, finish, fold
 from xgeocat.patching.index import PATCH, PatchIndex, patch_index
 from xgeocat.patching.nodata import nodata_of, representable
-from xgeocat.patching.fold import Blend, finish, fold
 from xgeocat.patching.reducers import reducer
 from xgeocat.patching.tiling import Ints, Tiling, covers, interiors
 from xgeocat.patching.windows import Window, weights
@@ -106,8 +106,10 @@ def _stitch_array(
         fill=_fill_value(patches, reduce, nodata, fill, covers(lo, hi, tiling.shape)),
     )
     if window != "boxcar" and not blend.reducer.weighted:
-        raise ValueError(f"window={window!r} has no meaning with reduce={reduce!r}: only a mean "
-                         "is weighted. Leave out the window.")  # fmt: skip
+        raise ValueError(
+            f"window={window!r} has no meaning with reduce={reduce!r}: only a mean "
+            "is weighted. Leave out the window."
+        )
     for size in tiling.size:
         weights(window, size)
     ordered = patches.transpose(PATCH, *rest, *tiling.dims)
@@ -159,9 +161,10 @@ def _on_parent_grid(
 ) -> xr.DataArray:
     parent = index.parent
     coords = {
-        name: coord for name, coord in patches.coords.items()
+        name: coord
+        for name, coord in patches.coords.items()
         if PATCH not in coord.dims and not set(coord.dims) & set(parent.tiling.dims)
-    }  # fmt: skip
+    }
     field = xr.DataArray(
         data,
         dims=(*rest, *parent.tiling.dims),

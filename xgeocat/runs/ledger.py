@@ -133,8 +133,13 @@ def differences(was: object, now: object, path: str = "") -> list[tuple[str, obj
     """List where two JSON values differ: (path, was, is)."""
     if isinstance(was, dict) and isinstance(now, dict):
         keys = sorted({*was, *now})
-        return [d for k in keys for d in differences(was.get(k), now.get(k), f"{path}.{k}".strip("."))]  # fmt: skip
+        return [
+            d for k in keys for d in differences(was.get(k), now.get(k), f"{path}.{k}".strip("."))
+        ]
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        return [d for i, (a, b) in enumerate(zip(was, now, strict=True))
-                for d in differences(a, b, f"{path}[{i}]")]  # fmt: skip
+        return [
+            d
+            for i, (a, b) in enumerate(zip(was, now, strict=True))
+            for d in differences(a, b, f"{path}[{i}]")
+        ]
     return [] if was == now else [(path, was, now)]

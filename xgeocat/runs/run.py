@@ -110,8 +110,14 @@ def run(
     ledger.open(fingerprint(pipe, domain, slices, bands))
     todo = [s for s in slices if not ledger.is_finished(s.name)]
     failed = 0
-    with tqdm(todo, desc="run", unit="scene", total=len(slices), initial=len(slices) - len(todo),
-              disable=not progress) as bar:  # fmt: skip
+    with tqdm(
+        todo,
+        desc="run",
+        unit="scene",
+        total=len(slices),
+        initial=len(slices) - len(todo),
+        disable=not progress,
+    ) as bar:
         for piece in bar:
             try:
                 ledger.finish(piece.name, _run_unit(pipe, domain, piece, bands, ledger, retries))
@@ -165,10 +171,13 @@ def fingerprint(
 ) -> Json:
     """Say, in JSON values, all that the outputs of a run depend on."""
     requests = [
-        [s.name, repr(s.grid and (s.grid.shape, tuple(s.grid.transform), str(s.grid.crs))),
-         None if s.interval is None else [str(t) for t in s.interval]]
+        [
+            s.name,
+            repr(s.grid and (s.grid.shape, tuple(s.grid.transform), str(s.grid.crs))),
+            None if s.interval is None else [str(t) for t in s.interval],
+        ]
         for s in slices
-    ]  # fmt: skip
+    ]
     about = domain.describe() if isinstance(domain, Described) else {}
     return {
         "pipeline": describe(pipe),
@@ -267,10 +276,16 @@ def _item(piece: GeoSlice, geobox: GeoBox) -> Json:
     crs = pyproj.CRS.from_user_input(geobox.crs.to_wkt())
     outline = geobox.extent.geom if piece.footprint is None else piece.footprint
     geometry = reproject(Where(outline, crs), WGS84)
-    start, end = (None, None) if piece.interval is None else (
-        f"{np.datetime_as_string(t, unit='us')}Z" for t in piece.interval)  # fmt: skip
-    times = {"datetime": start} if start == end else {
-        "datetime": None, "start_datetime": start, "end_datetime": end}  # fmt: skip
+    start, end = (
+        (None, None)
+        if piece.interval is None
+        else (f"{np.datetime_as_string(t, unit='us')}Z" for t in piece.interval)
+    )
+    times = (
+        {"datetime": start}
+        if start == end
+        else {"datetime": None, "start_datetime": start, "end_datetime": end}
+    )
     return {
         "type": "Feature",
         "stac_version": "1.1.0",

@@ -65,9 +65,7 @@ def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
     y, x = geobox.dimensions
     var = var.transpose(..., y, x)
     if var.chunks is not None:
-        aligned = all(
-            c % CHUNK == 0 for dim in (y, x) for c in var.chunksizes[dim][:-1]
-        )  # fmt: skip
+        aligned = all(c % CHUNK == 0 for dim in (y, x) for c in var.chunksizes[dim][:-1])
         if not aligned:
             var = var.chunk({y: WRITE, x: WRITE})
     crs = {"wkt": geobox.crs.to_wkt(), "projjson": geobox.crs.proj.to_json_dict()}
