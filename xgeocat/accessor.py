@@ -19,9 +19,9 @@ from xgeocat.catalog.schema import SCENE, require_catalog
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.patching import apply, stitch
 from xgeocat.patching import patch as patching
-from xgeocat.patching.apply import Array, Model
+from xgeocat.patching.apply import Model
 from xgeocat.patching.patch import PerDim
-from xgeocat.patching.tiling import Boundary
+from xgeocat.patching.tiling import Array, Boundary
 from xgeocat.patching.windows import Window
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
 class _PatchingDoor:
     """What fields and patches have in common, as DataArray and as Dataset."""
 
+    _obj: xr.DataArray | xr.Dataset
+
     def map(
-        self: DatasetGeocat | DataArrayGeocat,
+        self,
         model: Model,
         *,
         batch_size: int = 32,
@@ -68,6 +70,8 @@ class _PatchingDoor:
 @xr.register_dataarray_accessor("geocat")
 class DataArrayGeocat(_PatchingDoor):
     """``DataArray.geocat``: patch a field, map a model over patches, stitch."""
+
+    _obj: xr.DataArray
 
     def __init__(self, obj: xr.DataArray) -> None:
         self._obj = obj
@@ -97,12 +101,14 @@ class DataArrayGeocat(_PatchingDoor):
 
     def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
         """Refuse: a DataArray is no catalog."""
-        return query.query(self._obj, aoi, time)
+        return require_catalog(self._obj, "query")
 
 
 @xr.register_dataset_accessor("geocat")
 class DatasetGeocat(_PatchingDoor):
     """``Dataset.geocat``: query, draw and save a catalog; patch, map and stitch a field."""
+
+    _obj: xr.Dataset
 
     def __init__(self, obj: xr.Dataset) -> None:
         self._obj = obj

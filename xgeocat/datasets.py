@@ -1,8 +1,8 @@
 """A small Sentinel-2 archive of Lake Tahoe, made on the spot: for the demo, the docs and the tests.
 
-The files are laid out, named, scaled and described as Earth Search v1 does it, on the real grid of MGRS
-tile 10SGJ. The picture is painted: relief and clouds are 1/f noise, the lakes are drawn by hand, and each
-ground cover has one reflectance spectrum. Nothing is downloaded, and a seed always makes the same bytes.
+The files are laid out, named, scaled and described as Earth Search v1 does it, on the real grid of
+MGRS tile 10SGJ. The picture is painted: relief and clouds are 1/f noise, the lakes are drawn by
+hand, and each ground cover has one spectrum. Nothing is downloaded; a seed always makes the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,65 +23,64 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.features import rasterize
 from shapely import affinity
+from shapely.geometry import mapping
 
 __all__ = ["DATES", "lake_tahoe"]
 
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Classes: TypeAlias = npt.NDArray[np.uint8]  # of the scene classification (SCL)
+Numbers: TypeAlias = npt.NDArray[np.uint16]
+Edges: TypeAlias = tuple[float, float, float, float]
 
 DATES = ("2024-06-02", "2024-06-07", "2024-06-22", "2024-07-07", "2024-07-12", "2024-07-27")
-BOUNDS = (699_960, 4_290_240, 809_760, 4_400_040)  # MGRS tile 10SGJ, metres in EPSG:32610
-EDGE = BOUNDS[2] - BOUNDS[0]
-BANDS = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08"}
-CLOUD_CLASSES = (8, 9)  # of the scene classification (SCL): medium and high probability
+CRS = "EPSG:32610"
+BOUNDS = WEST, SOUTH, EAST, NORTH = (699_960, 4_290_240, 809_760, 4_400_040)  # of MGRS tile 10SGJ
+EDGE = EAST - WEST
 
+# Eastings of the swath: its west and east edge at the tile's top, its east and west edge at the
+# bottom. A cut edge runs along the descending orbit, 13 degrees off north.
+WHOLE: Edges = (WEST, EAST, EAST, WEST)
+CUT_EAST: Edges = (WEST, 812_000, 786_000, WEST)
+CUT_WEST: Edges = (719_000, EAST, EAST, 693_000)
 # What each overpass meets, by its place in the sequence: cloud cover, swath, processing baseline.
-# Baselines from 04.00 on store reflectance shifted by 1000; one older scene keeps the archive mixed.
+# From baseline 04.00 on, numbers are stored with 1000 added; one older scene keeps the archive mixed.
 SKIES = (
-    (0.12, "whole", "05.10"),
-    (0.27, "west of", "05.10"),
-    (0.06, "whole", "03.01"),
-    (0.45, "whole", "05.10"),
-    (0.18, "east of", "05.10"),
-    (0.01, "whole", "05.10"),
+    (0.12, WHOLE, "05.10"),
+    (0.27, CUT_EAST, "05.10"),
+    (0.06, WHOLE, "03.01"),
+    (0.45, WHOLE, "05.10"),
+    (0.18, CUT_WEST, "05.10"),
+    (0.01, WHOLE, "05.10"),
 )
-# The swath edge follows the descending orbit, 13 degrees off north: its easting at the top and the bottom.
-SWATH_EDGES = {"west of": (812_000, 786_000), "east of": (719_000, 693_000)}
 
-# Surface reflectance in blue, green, red, nir. Water alone is brighter in green than in nir.
+BANDS = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08"}
+# Surface reflectance in these bands. Of the covers without snow, only water has more green than nir.
 SPECTRA = {
     "sagebrush": (0.082, 0.108, 0.138, 0.215),
     "forest": (0.024, 0.040, 0.031, 0.205),
-    "meadow": (0.036, 0.078, 0.050, 0.360),
+    "meadow": (0.036, 0.072, 0.052, 0.330),
     "granite": (0.170, 0.195, 0.215, 0.265),
-    "snow": (0.780, 0.765, 0.745, 0.660),
-    "water": (0.036, 0.026, 0.012, 0.005),
-    "shallows": (0.074, 0.105, 0.062, 0.014),
-    "cloud": (0.640, 0.625, 0.620, 0.625),
+    "snow": (0.700, 0.690, 0.670, 0.595),
+    "water": (0.044, 0.026, 0.010, 0.004),
+    "shallows": (0.072, 0.098, 0.055, 0.014),
+    "cloud": (0.640, 0.625, 0.620, 0.620),
 }
 
-# The shore of Lake Tahoe, clockwise from Tahoe City, in degrees east and north.
+# The shore of Lake Tahoe, clockwise from Tahoe City, in 1/1000 degree from 120 W, 39 N.
 TAHOE = (
-    (-120.143, 39.168), (-120.096, 39.188), (-120.080, 39.226), (-120.052, 39.239), (-120.025, 39.236),
-    (-120.005, 39.222), (-119.985, 39.247), (-119.955, 39.246), (-119.929, 39.220), (-119.931, 39.163),
-    (-119.953, 39.098), (-119.942, 39.087), (-119.949, 39.045), (-119.949, 39.009), (-119.958, 38.999),
-    (-119.950, 38.960), (-119.972, 38.945), (-120.030, 38.937), (-120.066, 38.944), (-120.080, 38.962),
-    (-120.110, 38.948), (-120.113, 38.956), (-120.085, 38.971), (-120.093, 39.000), (-120.121, 39.037),
-    (-120.111, 39.061), (-120.126, 39.072), (-120.158, 39.087), (-120.160, 39.110), (-120.152, 39.138),
+    (-143, 168), (-96, 188), (-80, 226), (-52, 239), (-25, 236), (-5, 222), (15, 247), (45, 246),
+    (71, 220), (69, 163), (47, 98), (58, 87), (51, 45), (51, 9), (42, -1), (50, -40), (28, -55),
+    (-30, -63), (-66, -56), (-80, -38), (-110, -52), (-113, -44), (-85, -29), (-93, 0), (-121, 37),
+    (-111, 61), (-126, 72), (-158, 87), (-160, 110), (-152, 138),
 )  # fmt: skip
-# Smaller lakes as ellipses: longitude, latitude, length and width in metres, degrees left of east.
-SMALL_LAKES = {
-    "Donner": (-120.265, 39.323, 4300, 1200, 0),
-    "Fallen Leaf": (-120.062, 38.900, 4600, 1300, 110),
-    "Stampede": (-120.125, 39.475, 5200, 2200, 20),
-    "Washoe": (-119.800, 39.262, 5600, 2900, 100),
-    "French Meadows": (-120.435, 39.118, 4200, 1100, 45),
-}
-TRUCKEE_RIVER = (
-    (-120.143, 39.168), (-120.198, 39.195), (-120.204, 39.270), (-120.183, 39.327), (-120.085, 39.372),
-    (-120.020, 39.405), (-119.985, 39.500), (-119.900, 39.508), (-119.810, 39.530), (-119.700, 39.520),
+# Donner, Fallen Leaf, Stampede, Washoe and French Meadows as ellipses: centre (as above), length
+# and width in metres, degrees turned from east towards north.
+SMALL_LAKES = (
+    ((-265, 323), 4300, 1200, 0), ((-62, -100), 4600, 1300, 110), ((-125, 475), 5200, 2200, 20),
+    ((200, 262), 5600, 2900, 100), ((-435, 118), 4200, 1100, 45),
 )  # fmt: skip
+CARSON_VALLEY = ((225, -85), 8000, 19_000, 0)
 
 
 def lake_tahoe(
@@ -94,52 +94,55 @@ def lake_tahoe(
     """Make a small Sentinel-2 L2A archive of Lake Tahoe, without a network.
 
     Each date becomes a folder of cloud-optimized GeoTIFFs (blue, green, red, nir and the scene
-    classification) and an item of one STAC ItemCollection, whose hrefs are relative to it. Dates differ in
-    cloud cover and snow; some meet the edge of the swath; the third keeps to a processing baseline from
-    before the radiometric offset of January 2022, so that mixed baselines can be tried.
+    classification) and an item of one STAC ItemCollection. Dates differ in clouds and snow; two meet
+    an edge of the swath. The third is stored as before processing baseline 04.00, without the
+    radiometric offset, so that a mixed archive can be tried.
 
     Parameters
     ----------
-    path
-        The folder to write to; made if missing. Files of the same name are replaced.
-    resolution
-        Pixel size in metres, from 10 to 1200; divides the tile's edge of 109,800 m. The landscape is the
-        same at each. The default archive takes a few seconds and 60 MB; at 10 m count on 10 GB of memory.
-    dates
-        The day of each overpass, as ``YYYY-MM-DD``.
-    seed
+    path : path-like
+        Folder to write to; made if missing. Files of the same name are replaced.
+    resolution : int, optional
+        Pixel edge in metres, from 10 to 1200; must divide the tile's edge of 109,800 m. Each shows
+        the same landscape; memory and disk grow with the pixels (at 60 m: 1 GB and 60 MB).
+    dates : sequence of str, optional
+        Day of each overpass, as ``YYYY-MM-DD``.
+    seed : int, optional
         Decides the landscape, the clouds and the noise.
-    progress
+    progress : bool, optional
         Show a progress bar.
 
     Returns
     -------
     Path
-        The ItemCollection, ``items.json``.
+        The ItemCollection, ``items.json``. Its hrefs are relative to it.
 
-    Examples
-    --------
-    >>> items = lake_tahoe("tahoe", resolution=300)  # doctest: +SKIP
-    >>> sorted(f.name for f in items.parent.iterdir())[:2]  # doctest: +SKIP
-    ['S2A_10SGJ_20240602_0_L2A', 'S2A_10SGJ_20240622_0_L2A']
+    Raises
+    ------
+    ValueError
+        If the resolution does not divide the tile, or a date is repeated.
     """
-    if not 10 <= resolution <= 1200 or EDGE % resolution:
+    if not 10 <= resolution <= 1200 or resolution % 1 or EDGE % resolution:
         raise ValueError(
-            f"resolution must be a whole number of metres from 10 to 1200 that divides the tile's edge of "
-            f"{EDGE} m, such as 10, 20, 60, 100, 200, 300 or 600; got {resolution!r}"
+            f"resolution must be a whole number of metres, from 10 to 1200, that divides the tile's "
+            f"edge of {EDGE} m: 10, 20, 60, 100, 200, 300, 600, ...; got {resolution!r}"
         )
     if len(set(dates)) < len(dates):
-        raise ValueError(f"dates must differ: one overpass makes one scene; got {list(dates)}")
-    root = Path(path)
-    grid = GeoBox.from_bbox(BOUNDS, "EPSG:32610", resolution=resolution)
-    ground = _ground(grid, np.random.default_rng(seed))
-    passes: Iterable[_Overpass] = [_Overpass.nth(n, date.fromisoformat(d)) for n, d in enumerate(dates)]
+        raise ValueError(f"dates must differ, one scene for each; got {list(dates)}")
+    passes: Iterable[_Overpass] = [
+        _Overpass(date.fromisoformat(day), "AB"[place % 2], *SKIES[place % len(SKIES)])
+        for place, day in enumerate(dates)
+    ]
     if progress:
         from tqdm.auto import tqdm
 
         passes = tqdm(passes, desc="Lake Tahoe", unit="scene")
+    grid = GeoBox.from_bbox(BOUNDS, CRS, resolution=resolution)
+    ground = _ground(grid, np.random.default_rng(seed))
+    root = Path(path)
     items = [_write_scene(root, overpass, ground, grid, seed) for overpass in passes]
     collection = {"type": "FeatureCollection", "features": items}
+    root.mkdir(parents=True, exist_ok=True)
     (root / "items.json").write_text(json.dumps(collection, indent=1), encoding="utf-8")
     return root / "items.json"
 
@@ -149,51 +152,49 @@ class _Overpass:
     """One visit of a satellite, and what it met."""
 
     day: date
-    platform: str
+    satellite: str
     cloud_cover: float
-    swath: shapely.Polygon
+    swath: Edges
     baseline: str
-
-    @classmethod
-    def nth(cls, n: int, day: date) -> _Overpass:
-        cover, swath, baseline = SKIES[n % len(SKIES)]
-        return cls(day, "AB"[n % 2], cover, _swath(swath), baseline)
 
     @property
     def id(self) -> str:
-        return f"S2{self.platform}_10SGJ_{self.day:%Y%m%d}_0_L2A"
+        return f"S2{self.satellite}_10SGJ_{self.day:%Y%m%d}_0_L2A"
 
     @property
-    def offset(self) -> int:
-        """What the baseline adds to the stored numbers."""
+    def shift(self) -> int:
+        """What the processing baseline adds to the numbers it stores."""
         return 1000 if self.baseline >= "04.00" else 0
+
+    def href(self, band: str, grid: GeoBox) -> str:
+        """The file of a band, from the archive's root."""
+        stem = f"T10SGJ_{self.day:%Y%m%d}T184921_{band}"
+        return f"{self.id}/{stem}_{round(grid.resolution.x)}m.tif"
 
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """What stays from one overpass to the next; arrays are (y, x), spectra (band, y, x)."""
+    """What stays from one overpass to the next."""
 
-    spectra: Floats  # reflectance of the land and the lakes, without snow
-    classes: npt.NDArray[np.uint8]  # 4 vegetation, 5 bare, 6 water
+    reflectance: Floats  # (band, y, x), without snow
+    classes: Classes  # 4 vegetation, 5 bare, 6 water
     snow_height: Floats  # elevation as snow feels it: higher on slopes that face north
-    light: Floats  # relief shading, around 1
+    light: Floats  # of the sun on the relief, around 1
 
 
-# --- the land ---------------------------------------------------------------------------------------
+def _noise(rng: np.random.Generator, n: int, slope: float, longest: float) -> Floats:
+    """1/f**slope noise of unit variance on n x n pixels, with waves up to `longest` metres.
 
-
-def _noise(rng: np.random.Generator, n: int, slope: float, longest: int = 36_600) -> Floats:
-    """1/f**slope noise on n x n pixels, of unit variance, with waves up to `longest` metres.
-
-    The spectrum is drawn down to 120 m and then cut to what n pixels can carry, so that every resolution
-    shows the same landscape. It wraps around the tile's edges.
+    The spectrum is drawn down to 120 m and then cut to what n pixels can carry, so that every
+    resolution shows the same landscape. It wraps around the tile's edges.
     """
     waves = EDGE // 120
-    frequency = np.hypot(np.fft.fftfreq(2 * waves, 1 / (2 * waves))[:, None], np.arange(waves))
+    frequency = np.hypot(np.fft.fftfreq(2 * waves, 0.5 / waves)[:, None], np.arange(waves))
     amplitude = np.where(frequency * longest < EDGE, 0, np.maximum(frequency, 1) ** -slope)
+    amplitude *= np.exp(-np.square(frequency * 350 / EDGE))  # soft in detail: files stay small
     real, imaginary = rng.standard_normal((2, *amplitude.shape), dtype=np.float32)
-    drawn = amplitude.astype(np.float32) * (real + 1j * imaginary)
-    drawn /= np.sqrt(2 * np.sum(np.abs(drawn) ** 2))
+    drawn = amplitude * (real + 1j * imaginary)
+    drawn /= np.sqrt(2 * np.sum(np.square(np.abs(drawn))))
     keep = min(n // 2, waves)
     spectrum = np.zeros((n, n // 2 + 1), np.complex64)
     spectrum[:keep, :keep] = drawn[:keep, :keep]
@@ -201,129 +202,106 @@ def _noise(rng: np.random.Generator, n: int, slope: float, longest: int = 36_600
     return np.fft.irfft2(spectrum, (n, n), norm="forward").astype(np.float32)
 
 
-def _blur(field: npt.ArrayLike, metres: float) -> Floats:
-    """A Gaussian blur with a standard deviation in metres."""
-    spectrum = np.fft.rfft2(np.asarray(field, np.float32))
-    n = len(spectrum)
+def _blur(field: Floats, metres: float) -> Floats:
+    """A Gaussian blur with this standard deviation."""
+    n = len(field)
     squared = np.square(np.fft.fftfreq(n)[:, None]) + np.square(np.fft.rfftfreq(n))
-    spectrum *= np.exp(-2 * squared * (np.pi * metres * n / EDGE) ** 2).astype(np.float32)
-    return np.fft.irfft2(spectrum, (n, n)).astype(np.float32)
+    smooth = np.exp(-2 * squared * (np.pi * metres * n / EDGE) ** 2).astype(np.float32)
+    return np.fft.irfft2(np.fft.rfft2(field) * smooth, (n, n)).astype(np.float32)
 
 
-def _ramp(field: Floats, low: float, high: float) -> Floats:
-    """A smooth step, from 0 at `low` to 1 at `high`."""
-    t = np.clip((field - low) / (high - low), 0, 1)
+def _ramp(field: Floats, start: float, stop: float) -> Floats:
+    """A smooth step from 0 at `start` to 1 at `stop`."""
+    t = np.clip((field - np.float32(start)) / np.float32(stop - start), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _paint(canvas: Floats, cover: str, fraction: Floats) -> None:
-    """Lay a fraction of a ground cover over what is already on the (band, y, x) canvas."""
+    """Lay a ground cover over what is on the (band, y, x) canvas."""
     for band, reflectance in zip(canvas, SPECTRA[cover], strict=True):
         band += fraction * (np.float32(reflectance) - band)
 
 
-def _draw(grid: GeoBox, *shapes: shapely.Geometry) -> Floats:
-    """1 inside the shapes (in metres), 0 outside."""
-    return rasterize(shapes, grid.shape, transform=grid.transform, dtype="float32")
+def _metres(*places: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Places in 1/1000 degree from 120 W, 39 N, as eastings and northings."""
+    east, north = np.transpose(places) / 1000
+    to_metres = Transformer.from_crs("EPSG:4326", CRS, always_xy=True).transform
+    return np.column_stack(to_metres(east - 120, north + 39))
 
 
-def _lakes(grid: GeoBox, rng: np.random.Generator) -> tuple[Bools, Floats]:
-    """Where water is, and how shallow it is there (1 at the shore, 0 in the deep)."""
-    to_metres = Transformer.from_crs("EPSG:4326", "EPSG:32610", always_xy=True).transform
-    shapes = [shapely.Polygon(np.transpose(to_metres(*np.transpose(TAHOE))))]
-    for longitude, latitude, length, width, turn in SMALL_LAKES.values():
-        disc = shapely.Point(to_metres(longitude, latitude)).buffer(0.5)
-        shapes.append(affinity.rotate(affinity.scale(disc, length, width), turn))
-    drawn = _draw(grid, *shapes)
-    # Noise on a blurred outline makes coves and points of a hand-drawn polygon.
-    water = _blur(drawn, 180) + 0.06 * _noise(rng, len(drawn), 1.3, longest=4000) > 0.5
-    depth = _blur(water, 550) + 0.05 * _noise(rng, len(drawn), 1.5, longest=6000)
-    return water, np.square(_ramp(depth, 0.95, 0.45))
+def _ellipse(centre: tuple[int, int], length: float, width: float, turn: float) -> shapely.Polygon:
+    disc = shapely.Point(_metres(centre)[0]).buffer(0.5)
+    return affinity.rotate(affinity.scale(disc, length, width), turn)
 
 
-def _terrain(grid: GeoBox, rng: np.random.Generator) -> Floats:
-    """Elevation in metres: foothills, the Sierra crest, the Tahoe basin, the Carson range, the desert."""
-    n = grid.shape.x
-    east, south = np.meshgrid(*[np.linspace(0, EDGE / 1000, n, dtype=np.float32)] * 2)
-    wander = 2.5 * _noise(rng, n, 2.2)
-    sierra = east + wander - (48 - 0.36 * (EDGE / 1000 - south - 22))  # km east of the crest
-    carson = east + 0.4 * wander - 68
-    crest = np.exp(-np.square(sierra / np.where(sierra < 0, 13, 6)))
-    range_ = np.exp(-np.square(carson / 5)) * _ramp(south, 22, 45)
-    plateau = 1250 + 700 * _ramp(sierra, -48, -5) - 600 * _ramp(carson, 3, 13)
-    relief = _noise(rng, n, 1.9)
-    valleys = 1 - 2 * np.abs(_noise(rng, n, 1.8, longest=18_000))
-    rugged = 0.35 + crest + range_ + 0.5 * _ramp(sierra, 5, -15)
-    return plateau + 560 * crest + 620 * range_ + rugged * (150 * relief + 110 * valleys)
+def _draw(grid: GeoBox, *shapes: shapely.Polygon, blur: float) -> Floats:
+    """1 inside the shapes, 0 outside, blurred by so many metres."""
+    drawn: Floats = rasterize(shapes, grid.shape, transform=grid.transform, dtype="float32")
+    return _blur(drawn, blur)
 
 
 def _ground(grid: GeoBox, rng: np.random.Generator) -> _Ground:
-    """The land and the lakes as they are in summer, without snow and sky."""
+    """The land and the lakes in summer, without snow and sky."""
     n = grid.shape.x
     water, shallows = _lakes(grid, rng)
-    elevation = _terrain(grid, rng)
+    elevation, rain = _terrain(n, rng)
     southward, eastward = np.gradient(elevation, EDGE / n)
-    light = np.clip(1 - 0.8 * (eastward + southward), 0.45, 1.5)  # the morning sun is in the south-east
+    light = np.clip(1 - 1.1 * (eastward + southward), 0.45, 1.6)  # the sun is in the south-east
 
-    rain = _ramp(np.arange(n, dtype=np.float32) / n, 0.72, 0.62)  # the Carson range keeps it from the east
-    thicket, outcrop = _noise(rng, n, 1.1, longest=9000), _noise(rng, n, 1.3)
-    forest = _ramp(elevation + 120 * thicket, 2750, 2450) * np.maximum(rain, _ramp(elevation, 1750, 2100))
-    granite = _ramp(elevation + 260 * outcrop + 60 * thicket, 2350, 2850)
-    river = _blur(_draw(grid, _river()), 120)
-    hollow = _blur(elevation, 1500) - elevation
-    meadow = np.maximum(_ramp(hollow + 30 * outcrop, 60, 110), 1.5 * river)
+    thicket, outcrop = _noise(rng, n, 1.5, 12_000), _noise(rng, n, 1.6, EDGE / 3)
+    forest = rain + 0.75 * (1 - rain) * _ramp(elevation + 60 * thicket, 1650, 1950)
+    forest *= _ramp(elevation + 120 * thicket, 2800, 2450)  # the tree line
+    forest *= 0.5 + 0.5 * _ramp(thicket + 0.6 * outcrop, -2, 0.3)
+    granite = rain * _ramp(elevation + 220 * outcrop + 60 * thicket, 2300, 2850)
+    hollows = _ramp(_blur(elevation, 1000) - elevation + 12 * thicket, 55, 90)
+    fields = _draw(grid, _ellipse(*CARSON_VALLEY), blur=900) * _ramp(thicket, -1, 1)
 
     canvas = np.zeros((4, n, n), np.float32)
-    _paint(canvas, "sagebrush", np.float32(1 + 0.1 * thicket))
-    _paint(canvas, "forest", forest * _ramp(thicket, -2.5, 0.5))
+    _paint(canvas, "sagebrush", 1 + 0.08 * outcrop + 0.04 * thicket)
+    _paint(canvas, "forest", forest)
     _paint(canvas, "granite", granite)
-    _paint(canvas, "meadow", np.clip(meadow, 0, 0.9) * (1 - granite))
+    _paint(canvas, "meadow", np.maximum(0.6 * rain * hollows, fields) * (1 - granite))
     canvas *= light
     red, nir = canvas[2:]
-    classes = np.where(nir - red > 0.4 * (nir + red), 4, 5)
+    classes = np.where(nir - red > 0.4 * (nir + red), 4, 5).astype(np.uint8)
     _paint(canvas, "water", water.astype(np.float32))
     _paint(canvas, "shallows", water * shallows)
     classes[water] = 6
-    height = np.where(water, 0, elevation + 250 * np.clip(southward, -1, 1) + 50 * thicket)
-    return _Ground(canvas, classes.astype(np.uint8), height, light)
+    snow_height = elevation + 250 * np.clip(southward, -1, 1) + 40 * thicket
+    snow_height[water] = 0
+    return _Ground(canvas, classes, snow_height, light)
 
 
-# --- the overpass -----------------------------------------------------------------------------------
+def _terrain(n: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Elevation in metres, and the share of the Pacific rain that gets this far.
 
-
-def _swath(kind: str) -> shapely.Polygon:
-    """What the sensor saw of the tile, in metres."""
-    west, south, east, north = BOUNDS
-    if kind == "whole":
-        return shapely.box(*BOUNDS)
-    top, bottom = SWATH_EDGES[kind]
-    far = west - EDGE if kind == "west of" else east + EDGE
-    strip = shapely.Polygon([(top, north), (far, north), (far, south), (bottom, south)])
-    return shapely.intersection(strip, shapely.box(*BOUNDS))
-
-
-def _seen(grid: GeoBox, swath: shapely.Polygon) -> Bools:
-    """The pixels that lie wholly in the swath, so that the footprint covers all that is valid."""
-    outside = shapely.difference(shapely.box(*BOUNDS), swath)
-    if outside.is_empty:
-        return np.ones(grid.shape, bool)
-    shape, transform = grid.shape, grid.transform
-    return rasterize([outside], shape, transform=transform, all_touched=True, dtype="uint8") == 0
-
-
-def _clouds(rng: np.random.Generator, n: int, cover: float) -> tuple[Floats, Floats]:
-    """Opacity of the clouds and depth of their shadows, both 0 to 1.
-
-    `cover` is the share of the tile where opacity exceeds 0.15.
+    From west to east: foothills, the Sierra crest, the Tahoe basin, the Carson range, the desert.
     """
-    field = _noise(rng, n, 1.45, longest=50_000)
-    edge = np.quantile(field, 1 - cover)
-    opacity = 0.15 + (field - edge) * 1.2
-    opacity = np.clip(opacity, 0, 0.95)
-    metres = EDGE / n
-    # The sun stands in the south-east at 65 degrees and the clouds 2 km up: shadows fall to the north-west.
-    shadow = np.roll(opacity, (-round(600 / metres), -round(700 / metres)), axis=(0, 1))
-    return opacity, _ramp(shadow, 0.05, 0.6)
+    east = np.linspace(0, EDGE / 1000, n, dtype=np.float32)  # km
+    south = east[:, None]
+    wander = 2.5 * _noise(rng, n, 2.2, EDGE / 3)
+    sierra = east + wander + 0.36 * (88 - south) - 48  # km east of the crest, which runs north-west
+    carson = east - 0.6 * wander - 69
+    crests = np.exp(-np.square(sierra / np.where(sierra < 0, np.float32(14), np.float32(6))))
+    crests += 1.1 * np.exp(-np.square(carson / 5)) * _ramp(south, 20, 45)
+    desert = np.exp(-np.square((east + 1.5 * wander - 96) / 6))
+    relief = _noise(rng, n, 2.1, EDGE / 3)
+    valleys = 1 - 2 * np.abs(_noise(rng, n, 2.1, 20_000))
+    rugged = 0.25 + crests + 0.9 * desert + 0.9 * _ramp(sierra, 8, -12)
+    plateau = 1150 + 800 * _ramp(sierra, -50, -5) - 600 * _ramp(carson, 3, 13)
+    elevation = plateau + 560 * crests + 350 * desert + rugged * (130 * relief + 170 * valleys)
+    return elevation, _ramp(carson + 0.8 * relief, 14, 3)
+
+
+def _lakes(grid: GeoBox, rng: np.random.Generator) -> tuple[Bools, Floats]:
+    """Where water is, and how shallow it is there: 1 at the shore, 0 in the deep."""
+    n = grid.shape.x
+    tahoe = shapely.Polygon(_metres(*TAHOE))
+    # Noise on the blurred outline, where it is neither land nor water, makes coves and points.
+    lake = _draw(grid, tahoe, *(_ellipse(*small) for small in SMALL_LAKES), blur=220)
+    water = lake + lake * (1 - lake) * _noise(rng, n, 1.2, 5000) > 0.5
+    depth = _blur(water.astype(np.float32), 700) + 0.06 * _noise(rng, n, 1.5, 6000)
+    return water, np.square(_ramp(depth, 0.97, 0.45))
 
 
 def _write_scene(
@@ -331,53 +309,123 @@ def _write_scene(
 ) -> dict[str, object]:
     """Paint what one overpass saw, write its files, and describe them as a STAC item."""
     rng = np.random.default_rng([seed, overpass.day.toordinal()])
-    n = grid.shape.x
-    canvas, classes = ground.spectra.copy(), ground.classes.copy()
-
-    snowline = 2350 + 11 * (overpass.day - overpass.day.replace(month=6, day=1)).days
-    snow = _ramp(ground.snow_height, snowline, snowline + 350)
-    _paint(canvas, "snow", snow * ground.light * 0.9)
+    canvas, classes = ground.reflectance.copy(), ground.classes.copy()
+    snow_line = 2400 + 9 * (overpass.day - overpass.day.replace(month=6, day=1)).days
+    snow = _ramp(ground.snow_height, snow_line, snow_line + 400)
+    _paint(canvas, "snow", snow * ground.light * np.float32(0.9))
     classes[snow > 0.45] = 11
 
-    opacity, shadow = _clouds(rng, n, overpass.cloud_cover)
+    cloud, shadow = _clouds(rng, grid.shape.x, overpass.cloud_cover)
     canvas *= 1 - 0.6 * shadow
     classes[shadow > 0.4] = 3
-    _paint(canvas, "cloud", opacity)
-    classes[opacity > 0.15] = 8
-    classes[opacity > 0.5] = 9
+    _paint(canvas, "cloud", cloud)
+    classes[cloud > 0.15] = 8
+    classes[cloud > 0.5] = 9
+    classes[~_seen(grid.shape.x, overpass.swath)] = 0
 
-    seen = _seen(grid, overpass.swath)
-    classes[~seen] = 0
-    folder = root / overpass.id
-    folder.mkdir(parents=True, exist_ok=True)
+    (root / overpass.id).mkdir(parents=True, exist_ok=True)
     for reflectance, band in zip(canvas, BANDS.values(), strict=True):
-        reflectance += 0.0006 * rng.standard_normal(reflectance.shape, dtype=np.float32)
-        numbers = np.where(seen, _to_numbers(reflectance, overpass.offset), 0).astype(np.uint16)
-        _write_cog(root / _href(overpass, band, grid), numbers, grid, "average", overpass.offset)
-    _write_cog(root / _href(overpass, "SCL", grid), classes, grid, "nearest")
+        reflectance += 0.0005 * rng.standard_normal(reflectance.shape, dtype=np.float32)
+        numbers = np.where(classes > 0, _numbers(reflectance, overpass.shift), np.uint16(0))
+        _write_cog(root / overpass.href(band, grid), numbers, grid, overviews="average")
+    _write_cog(root / overpass.href("SCL", grid), classes, grid, overviews="nearest")
     return _item(overpass, classes, grid)
 
 
-def _to_numbers(reflectance: Floats, offset: int) -> npt.NDArray[np.uint16]:
-    """Reflectance as the product stores it; 0 is kept for nodata."""
-    return np.clip(np.rint(reflectance * 10_000) + offset, 1, 65535).astype(np.uint16)
+def _clouds(rng: np.random.Generator, n: int, cover: float) -> tuple[Floats, Floats]:
+    """Opacity of the clouds, over 0.15 on a share `cover` of the tile, and depth of their shadows."""
+    field = _noise(rng, n, 1.7, 60_000)
+    opacity = np.clip(0.15 + 0.9 * (field - np.quantile(field, 1 - cover)), 0, 0.97)
+    # The sun stands 65 degrees high in the south-east, clouds 2 km: shadows fall to the north-west.
+    north, west = (round(metres * n / EDGE) for metres in (600, 700))
+    return opacity, _ramp(np.roll(opacity, (-north, -west), axis=(0, 1)), 0.05, 0.6)
 
 
-def _href(overpass, band, grid) -> str:
-    stamp = f"{overpass.day:%Y%m%d}T184921"
-    return f"{overpass.id}/T10SGJ_{stamp}_{band}_{round(grid.resolution.x)}m.tif"
+def _seen(n: int, swath: Edges) -> Bools:
+    """The pixels that lie wholly in the swath, so that its footprint covers all that is valid."""
+    west_top, east_top, east_bottom, west_bottom = swath
+    west, east = (
+        np.linspace(west_top, west_bottom, n + 1),
+        np.linspace(east_top, east_bottom, n + 1),
+    )
+    x = np.linspace(WEST, EAST, n + 1)
+    left, right = np.maximum(west[:-1], west[1:]), np.minimum(east[:-1], east[1:])
+    return (x[:-1] >= left[:, None]) & (x[1:] <= right[:, None])
 
 
-def _write_cog(path, pixels, grid, resampling, offset=None):
-    with rasterio.open(path, "w", driver="COG", width=grid.shape.x, height=grid.shape.y, count=1, dtype=pixels.dtype,
-        crs="EPSG:32610", transform=grid.transform, nodata=0, compress="deflate", predictor="yes", blocksize=512,
-        overview_resampling=resampling, num_threads="all_cpus") as f:
-        f.write(pixels, 1)
+def _numbers(reflectance: Floats, shift: int) -> Numbers:
+    """Reflectance as the product stores it: in 1/10000, shifted, 0 kept for nodata.
 
-def _item(overpass, classes, grid):
-    v=classes>0
-    return {"id":overpass.id,"cc":100*float(np.isin(classes,(8,9)).sum()/v.sum())}
+    Rounded to 0.002, finer than Sentinel-2 is accurate: noise below that would double the files.
+    """
+    return np.clip(20 * np.rint(reflectance * 500) + shift, 1, 65_535).astype(np.uint16)
 
-def _river():
-    to_metres = Transformer.from_crs("EPSG:4326", "EPSG:32610", always_xy=True).transform
-    return shapely.LineString(np.transpose(to_metres(*np.transpose(TRUCKEE_RIVER)))).buffer(60)
+
+def _write_cog(path: Path, pixels: Classes | Numbers, grid: GeoBox, *, overviews: str) -> None:
+    layout = {"driver": "COG", "compress": "deflate", "predictor": "yes", "blocksize": 512}
+    profile = {"dtype": pixels.dtype, "count": 1, "nodata": 0, "crs": CRS}
+    profile |= {"height": grid.shape.y, "width": grid.shape.x, "transform": grid.transform}
+    with rasterio.open(path, "w", **layout, **profile, overview_resampling=overviews) as file:
+        file.write(pixels, 1)
+
+
+def _item(overpass: _Overpass, classes: Classes, grid: GeoBox) -> dict[str, object]:
+    """The scene as a STAC item, in the words of Earth Search v1."""
+    seen = np.count_nonzero(classes)
+    cloudy = np.count_nonzero((classes == 8) | (classes == 9))
+    footprint = _footprint(overpass.swath)
+    extensions = ("eo/v1.1.0", "grid/v1.1.0", "projection/v1.1.0", "raster/v1.1.0")
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [
+            f"https://stac-extensions.github.io/{e}/schema.json" for e in extensions
+        ],
+        "id": overpass.id,
+        "collection": "sentinel-2-l2a",
+        "geometry": mapping(footprint),
+        "bbox": list(footprint.bounds),
+        "properties": {
+            "datetime": f"{overpass.day}T18:49:21Z",
+            "platform": f"sentinel-2{overpass.satellite.lower()}",
+            "constellation": "sentinel-2",
+            "instruments": ["msi"],
+            "eo:cloud_cover": round(100 * cloudy / seen, 4),
+            "s2:nodata_pixel_percentage": round(100 - 100 * seen / classes.size, 4),
+            "s2:processing_baseline": overpass.baseline,
+            "grid:code": "MGRS-10SGJ",
+            "proj:epsg": 32610,
+        },
+        "links": [],
+        "assets": {
+            name: _asset(overpass, name, band, grid)
+            for name, band in (*BANDS.items(), ("scl", "SCL"))
+        },
+    }
+
+
+def _footprint(swath: Edges) -> shapely.Polygon:
+    """What of the tile lies in the swath, in degrees."""
+    strip = shapely.Polygon(zip(swath, (NORTH, NORTH, SOUTH, SOUTH), strict=True))
+    # A straight edge on the map is a curve in degrees: a point every 5 km keeps it within a metre.
+    outline = shapely.segmentize(strip & shapely.box(*BOUNDS), 5000).exterior.coords
+    to_degrees = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True).transform
+    return shapely.orient_polygons(shapely.Polygon(zip(*to_degrees(*zip(*outline)))))
+
+
+def _asset(overpass: _Overpass, name: str, band: str, grid: GeoBox) -> dict[str, object]:
+    raster = {"nodata": 0, "spatial_resolution": round(grid.resolution.x)}
+    asset: dict[str, object] = {
+        "href": overpass.href(band, grid),
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "proj:shape": list(grid.shape),
+        "proj:transform": list(grid.transform)[:6],
+    }
+    if name == "scl":
+        return asset | {"roles": ["data"], "raster:bands": [raster | {"data_type": "uint8"}]}
+    stored = {"data_type": "uint16", "scale": 0.0001, "offset": 0 - overpass.shift / 10_000}
+    return asset | {
+        "roles": ["data", "reflectance"],
+        "eo:bands": [{"name": name, "common_name": name}],
+        "raster:bands": [raster | stored],
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -16,6 +17,9 @@ from xgeocat.datasets import lake_tahoe
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.pipeline import ApplyToChips, GridSampler, Sequential, Stitch
 from xgeocat.runs.run import run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Lake Tahoe and its shores: west, south, east, north in degrees.
 TAHOE = (-120.25, 38.90, -119.88, 39.28)
@@ -127,7 +131,7 @@ def _extent(field: xr.DataArray) -> tuple[float, float, float, float]:
     return box.left, box.right, box.bottom, box.top
 
 
-def _draw_input(ax: plotting.Axes, picture: NDArray[np.float32], mask: xr.DataArray) -> None:
+def _draw_input(ax: Axes, picture: NDArray[np.float32], mask: xr.DataArray) -> None:
     ax.imshow(picture, extent=_extent(mask), interpolation="antialiased")
     plotting.patch_layout(GridSampler(256, overlap=64)(mask), ax)
     date = np.datetime_as_string(mask["time"].values, unit="D")
@@ -137,7 +141,7 @@ def _draw_input(ax: plotting.Axes, picture: NDArray[np.float32], mask: xr.DataAr
     ax.tick_params(axis="y", rotation=90)
 
 
-def _draw_mask(ax: plotting.Axes, picture: NDArray[np.float32], mask: xr.DataArray) -> None:
+def _draw_mask(ax: Axes, picture: NDArray[np.float32], mask: xr.DataArray) -> None:
     from matplotlib.colors import ListedColormap
 
     grey = picture[..., :3].mean(axis=-1) * 0.6 + 0.3

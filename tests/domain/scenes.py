@@ -40,7 +40,7 @@ def write_cog(
     bands = values[None] if values.ndim == 2 else values
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    layout = {"blocksize": 64} if driver == "COG" else {
+    layout = {"blocksize": 128} if driver == "COG" else {
         "tiled": True, "blockxsize": 16, "blockysize": 16}  # fmt: skip
     with rasterio.open(
         path, "w", driver=driver, count=bands.shape[0], height=bands.shape[1],

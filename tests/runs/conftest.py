@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from xgeocat.runs import run as run_module
 def short_pause(monkeypatch) -> None:
     """Wait no half seconds between retries."""
     monkeypatch.setattr(run_module, "PAUSE", 0.001)
+
+
+@pytest.fixture(scope="session")
+def job_environment() -> dict[str, str]:
+    """Environment in which a child process imports this checkout of xgeocat."""
+    root = str(Path(xgc.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import antimeridian
 import geopandas as gpd
@@ -16,6 +16,7 @@ import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
+from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog.interval import Interval
 
@@ -38,9 +39,9 @@ class Request(Protocol):
     def interval(self) -> Interval | None: ...
 
 
-AOI = (
+AOI: TypeAlias = (
     tuple[float, float, float, float]
-    | shapely.Geometry
+    | BaseGeometry
     | gpd.GeoDataFrame
     | gpd.GeoSeries
     | Geometry
@@ -56,13 +57,13 @@ AOI = (
 class Where:
     """A place: a valid geometry and its CRS (None: it carries none)."""
 
-    geometry: shapely.Geometry
+    geometry: BaseGeometry
     crs: pyproj.CRS | None
 
 
 def aoi_geometry(
     aoi: AOI, crs: pyproj.CRS, within: tuple[float, float, float, float] | None = None
-) -> shapely.Geometry:
+) -> BaseGeometry:
     """Return an AOI as a geometry in `crs`.
 
     Parameters
@@ -109,7 +110,7 @@ def locate(aoi: AOI) -> Where:
 
 
 def _read(aoi: AOI) -> Where:
-    if isinstance(aoi, shapely.Geometry):
+    if isinstance(aoi, BaseGeometry):
         return Where(aoi, None)
     if isinstance(aoi, (gpd.GeoDataFrame, gpd.GeoSeries)):
         return Where(aoi.geometry.union_all(), aoi.crs)
@@ -136,7 +137,7 @@ def _pyproj(crs: object) -> pyproj.CRS | None:
     return None if crs is None else pyproj.CRS.from_user_input(getattr(crs, "proj", crs))
 
 
-def _box(bounds: tuple[float, ...]) -> shapely.Geometry:
+def _box(bounds: tuple[float, ...]) -> BaseGeometry:
     west, south, east, north = bounds
     if south > north:
         raise ValueError(
@@ -173,11 +174,11 @@ def _read_grid(field: xr.DataArray | xr.Dataset) -> Where:
     return Where(geobox.extent.geom, _pyproj(geobox.crs))
 
 
-def _read_geojson(geojson: Mapping[str, object]) -> Where:
+def _read_geojson(geojson: Mapping[Any, Any]) -> Where:
     kind = geojson.get("type")
     try:
         if kind == "FeatureCollection":
-            parts = [shapely.from_geojson(json.dumps(f["geometry"])) for f in geojson["features"]]  # type: ignore[attr-defined]
+            parts = [shapely.from_geojson(json.dumps(f["geometry"])) for f in geojson["features"]]
             geometry = shapely.union_all(parts)
         else:
             body = geojson["geometry"] if kind == "Feature" else geojson
@@ -190,7 +191,7 @@ def _read_geojson(geojson: Mapping[str, object]) -> Where:
     return Where(geometry, WGS84)
 
 
-def _require_in_range(geometry: shapely.Geometry, crs: pyproj.CRS) -> None:
+def _require_in_range(geometry: BaseGeometry, crs: pyproj.CRS) -> None:
     west, south, east, north = geometry.bounds
     if crs.is_geographic and (max(abs(west), abs(east)) > 360 or max(abs(south), abs(north)) > 90):
         raise ValueError(
@@ -202,7 +203,7 @@ def _require_in_range(geometry: shapely.Geometry, crs: pyproj.CRS) -> None:
 
 def reproject(
     where: Where, crs: pyproj.CRS, within: tuple[float, float, float, float] | None = None
-) -> shapely.Geometry:
+) -> BaseGeometry:
     """Reproject a place, with densified edges; see :func:`aoi_geometry`."""
     geometry, source = where.geometry, where.crs
     if source is None or same_crs(source, crs):
@@ -217,7 +218,8 @@ def reproject(
     if step > 0:
         geometry = shapely.segmentize(geometry, step)
     to_target = pyproj.Transformer.from_crs(source, crs, always_xy=True)
-    moved = shapely.transform(geometry, to_target.transform, interleaved=False)
+    # What is not interleaved takes x and y apart, which the stubs do not say.
+    moved = shapely.transform(geometry, to_target.transform, interleaved=False)  # type: ignore[arg-type]
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise ValueError(
             f"The AOI with bounds {where.geometry.bounds} in {source.to_string()} cannot be "
@@ -235,7 +237,7 @@ def same_crs(one: pyproj.CRS, other: pyproj.CRS) -> bool:
 
 def _neighbourhood(
     bounds: tuple[float, float, float, float], crs: pyproj.CRS, target: pyproj.CRS
-) -> shapely.Geometry:
+) -> BaseGeometry:
     """Bounds in `crs` as boxes in a geographic `target`, with one degree around them."""
     to_target = pyproj.Transformer.from_crs(crs, target, always_xy=True)
     west, south, east, north = to_target.transform_bounds(*bounds, densify_pts=21)
@@ -249,7 +251,7 @@ def _neighbourhood(
     return shapely.box(west, south, east, north)
 
 
-def cut_at_antimeridian(geometry: shapely.Geometry, *, long_edges: bool = True) -> shapely.Geometry:
+def cut_at_antimeridian(geometry: BaseGeometry, *, long_edges: bool = True) -> BaseGeometry:
     """Cut a geographic geometry at 180 degrees, as RFC 7946 (section 3.1.9) has it.
 
     Parameters
@@ -282,17 +284,17 @@ def cut_at_antimeridian(geometry: shapely.Geometry, *, long_edges: bool = True) 
     return fixed if fixed.is_valid else shapely.make_valid(fixed)
 
 
-def _wrap(geometry: shapely.Geometry) -> shapely.Geometry:
+def _wrap(geometry: BaseGeometry) -> BaseGeometry:
     """Bring longitudes beyond 180 degrees back, piece by piece."""
     world = shapely.box(-180, -90, 180, 90)
-    turns = [
-        shapely.transform(geometry, lambda xy, t=turn: xy + np.array([360 * t, 0]))
-        for turn in (-1, 0, 1)
-    ]
-    return shapely.union_all([shapely.intersection(turned, world) for turned in turns])
+
+    def turned(turns: int) -> BaseGeometry:
+        return shapely.transform(geometry, lambda xy: xy + np.array([360 * turns, 0]))
+
+    return shapely.union_all([shapely.intersection(turned(n), world) for n in (-1, 0, 1)])
 
 
-def _has_long_edge(geometry: shapely.Geometry) -> bool:
+def _has_long_edge(geometry: BaseGeometry) -> bool:
     """Tell whether an edge spans more than half the globe (all of it: a global footprint)."""
     jumps = [
         np.abs(np.diff(shapely.get_coordinates(polygon.exterior)[:, 0])).max(initial=0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyproj
-import shapely
 import xarray as xr
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.index import FootprintIndex
@@ -37,7 +38,7 @@ class Scene:
 
     id: str
     collection: str | None
-    geometry: shapely.Geometry | None
+    geometry: BaseGeometry | None
     start: np.datetime64
     end: np.datetime64
     properties: Mapping[str, object] = field(default_factory=dict)
@@ -91,7 +92,7 @@ def _asset_variable(
 ) -> NDArray[np.generic]:
     at = {key: i for i, key in enumerate(assets)}
     shape = (len(scenes), len(assets), *({"grid_axis": 2, "affine": 6}[d] for d in extra))
-    out: NDArray[np.generic]
+    out: NDArray[Any]
     if name in schema.TEXT:
         out = np.full(shape, None, dtype=object)
     else:

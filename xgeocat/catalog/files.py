@@ -14,6 +14,7 @@ import pyproj
 import rasterio
 import shapely
 import xarray as xr
+from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, reproject
@@ -264,7 +265,7 @@ def _item(
     return item if collection is None else {**item, "collection": collection}
 
 
-def _native_footprint(footprint: shapely.Geometry, crs: pyproj.CRS) -> Json:
+def _native_footprint(footprint: BaseGeometry, crs: pyproj.CRS) -> Json:
     """Footprint in the catalog's own CRS, which STAC has a place for beside the WGS 84 one."""
     authority = crs.to_authority()
     if crs.is_geographic or authority is None:

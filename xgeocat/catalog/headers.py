@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyproj
 import rasterio
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Header:
     offset: float
 
     @property
-    def footprint(self) -> shapely.Geometry:
+    def footprint(self) -> BaseGeometry:
         """Outline of the grid, in the file's CRS."""
         a, b, c, d, e, f = self.transform
         rows, columns = self.shape

@@ -11,6 +11,7 @@ import pyproj
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 from xarray.core.indexes import Index
 
 from xgeocat.catalog.interval import Interval
@@ -55,10 +56,11 @@ class FootprintIndex(Index):
                 f"FootprintIndex needs the coordinates {GEOMETRY!r}, {START!r} and {END!r} and "
                 f"crs=...; got {sorted(map(str, variables))} and {sorted(options)}."
             )
-        geometry = np.asarray(variables[GEOMETRY].values, dtype=object)
+        geometry = np.array(variables[GEOMETRY].values, dtype=object)
+        # xarray writes NaN for a missing object; shapely wants None.
+        geometry[~shapely.is_geometry(geometry)] = None
         return cls(
-            # xarray writes NaN for a missing object; shapely wants None.
-            np.where(shapely.is_geometry(geometry), geometry, None),
+            geometry,
             variables[START].values,
             variables[END].values,
             pyproj.CRS.from_user_input(options["crs"]),
@@ -85,7 +87,7 @@ class FootprintIndex(Index):
         return shapely.STRtree(self.geometry)
 
     def overlapping(
-        self, geometry: shapely.Geometry | None, interval: Interval | None
+        self, geometry: BaseGeometry | None, interval: Interval | None
     ) -> NDArray[np.int64]:
         """Positions of the scenes that meet a geometry (in this CRS) and a closed interval.
 
@@ -124,14 +126,13 @@ class FootprintIndex(Index):
         first = indexes[0]
         for other in indexes[1:]:
             first._require_same_crs(other)
-        parts = [
-            np.concatenate([getattr(i, name) for i in indexes])
-            for name in ("geometry", "start", "end")
-        ]
+        geometry = np.concatenate([index.geometry for index in indexes])
+        start = np.concatenate([index.start for index in indexes])
+        end = np.concatenate([index.end for index in indexes])
         if positions is not None:
             order = np.argsort(np.concatenate([np.asarray(list(p), np.int64) for p in positions]))
-            parts = [part[order] for part in parts]
-        return cls(*parts, first.crs)
+            geometry, start, end = geometry[order], start[order], end[order]
+        return cls(geometry, start, end, first.crs)
 
     def equals(self, other: Index, **kwargs: object) -> bool:
         """Tell whether `other` holds the same footprints and times in the same CRS."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ import pandas as pd
 from xgeocat.catalog.schema import TIME_DTYPE
 
 #: First and last microsecond, both included.
-Interval = tuple[np.datetime64, np.datetime64]
-Moment = str | dt.date | dt.datetime | np.datetime64 | pd.Timestamp | None
-TimeLike = Moment | Sequence[Moment] | slice
+Interval: TypeAlias = tuple[np.datetime64, np.datetime64]
+Moment: TypeAlias = str | dt.date | dt.datetime | np.datetime64 | pd.Timestamp | None
+TimeLike: TypeAlias = Moment | Sequence[Moment] | slice
 
 ALWAYS: Interval = (
     np.datetime64("0001-01-01T00:00:00.000000", "us"),
@@ -77,7 +78,8 @@ def _moment(value: Moment) -> Interval:
     elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         unit = "D"
     if unit is not None:
-        first = np.datetime64(value, unit)
+        # The stubs know neither a unit in a variable nor a datetime64 cut to another unit.
+        first = np.datetime64(value, unit)  # type: ignore[call-overload]
         after = (first + 1).astype(TIME_DTYPE)
         return first.astype(TIME_DTYPE), after - np.timedelta64(1, "us")
     instant = to_utc(value)

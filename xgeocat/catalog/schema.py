@@ -73,9 +73,7 @@ def text_array(
     values: Sequence[str | None] | Sequence[Sequence[str | None]],
 ) -> NDArray[np.object_]:
     """Object array of text; None is unknown text (which xarray may turn into NaN)."""
-    out = np.empty(np.shape(values), dtype=object)
-    out[...] = values
-    return out
+    return np.array(values, dtype=object)
 
 
 def column(values: Sequence[object]) -> NDArray[np.generic]:

@@ -72,14 +72,16 @@ def search(
             url, stac_io=StacApiIO(max_retries=retry, timeout=TIMEOUT)
         )
         for box in _boxes(bbox):
-            answer = client.search(
-                collections=collections,
-                bbox=box,
-                intersects=intersects,
-                datetime=datetime,
-                query=query,
-                max_items=max_items,
-            )
+            # pystac-client takes any sequence and mapping; its annotations know only list and dict.
+            request: Json = {
+                "collections": collections,
+                "bbox": box,
+                "intersects": intersects,
+                "datetime": datetime,
+                "query": query,
+                "max_items": max_items,
+            }
+            answer = client.search(**request)
             for item in _all_items(answer.pages_as_dicts(), max_items, progress):
                 found[item.get("collection"), item["id"]] = item
     except (APIError, RequestException) as error:

@@ -11,6 +11,7 @@ import pyproj
 import pystac
 import shapely
 import xarray as xr
+from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, reproject, same_crs
@@ -96,7 +97,7 @@ def _scene(item: Json, crs: pyproj.CRS) -> Scene:
     )
 
 
-def _footprint(item: Json, crs: pyproj.CRS) -> tuple[shapely.Geometry | None, Json | None]:
+def _footprint(item: Json, crs: pyproj.CRS) -> tuple[BaseGeometry | None, Json | None]:
     """Footprint in `crs`, and the geometry as given where the footprint does not give it back."""
     if item.get("geometry") is None:
         return None, None
@@ -112,7 +113,7 @@ def _footprint(item: Json, crs: pyproj.CRS) -> tuple[shapely.Geometry | None, Js
 
 
 def _times(properties: Mapping[str, object]) -> tuple[np.datetime64, np.datetime64]:
-    moment, start, end = (to_utc(properties.get(key)) for key in TIME_KEYS)  # type: ignore[arg-type]
+    moment, start, end = (to_utc(properties.get(key)) for key in TIME_KEYS)
     return (
         moment if np.isnat(start) else start,
         moment if np.isnat(end) else end,
@@ -207,7 +208,7 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
     return items
 
 
-def _geojson(geometry: shapely.Geometry | None, crs: pyproj.CRS) -> Json | None:
+def _geojson(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json | None:
     if geometry is None:
         return None
     in_wgs84 = geometry if same_crs(crs, WGS84) else reproject(Where(geometry, crs), WGS84)
@@ -216,7 +217,7 @@ def _geojson(geometry: shapely.Geometry | None, crs: pyproj.CRS) -> Json | None:
 
 
 def _property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
-    columns = {}
+    columns: dict[str, Sequence[object]] = {}
     for name, var in ds.data_vars.items():
         if var.dims == (schema.SCENE,) and name != schema.ITEM_JSON:
             columns[str(name)] = (

@@ -189,7 +189,7 @@ def _geobox(row: xr.Dataset, header: Header | None) -> GeoBox:
     crs, shape = row[schema.CRS].item(), row[schema.SHAPE].values
     transform = row[schema.TRANSFORM].values
     if isinstance(crs, str) and np.isfinite(shape).all() and np.isfinite(transform).all():
-        return GeoBox(tuple(int(n) for n in shape), Affine(*transform), crs)
+        return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform), crs)
     href = row[schema.HREF].item()
     header = header or read_header(str(href))
     if header.crs is None and not isinstance(crs, str):

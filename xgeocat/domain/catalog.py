@@ -14,12 +14,13 @@ import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, bbox_union
+from odc.geo.overlap import compute_output_geobox
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import Where, reproject
 from xgeocat.catalog.index import footprint_index
 from xgeocat.domain.bands import data_bands, native_geobox
-from xgeocat.domain.geoslice import GeoSlice, grid_of
+from xgeocat.domain.geoslice import GeoSlice, crs_of, grid_of
 from xgeocat.domain.load import load_scene
 
 NATIVE = "native"
@@ -155,9 +156,9 @@ class CatalogDomain:
         return None
 
     @property
-    def crs(self) -> CRS | None:
+    def crs(self) -> CRS:
         """CRS of the slices; of the footprints where slices are in several."""
-        found = {geobox.crs for geobox in self._native}
+        found = {crs_of(geobox) for geobox in self._native}
         if self._crs is not None:
             return self._crs
         return found.pop() if len(found) == 1 else CRS(footprint_index(self.catalog).crs.to_wkt())
@@ -165,10 +166,9 @@ class CatalogDomain:
     @property
     def bounds(self) -> BoundingBox | None:
         """Bounds of all slices, in `crs`; None if there are none."""
+        crs = self.crs
         boxes = [
-            s.geobox.boundingbox
-            if s.crs == self.crs
-            else s.geobox.extent.to_crs(self.crs).boundingbox
+            s.geobox.boundingbox if s.crs == crs else s.geobox.extent.to_crs(crs).boundingbox
             for s in self.slices()
         ]
         return bbox_union(boxes) if boxes else None
@@ -213,7 +213,7 @@ class CatalogDomain:
                 footprint=None
                 if outline is None
                 else reproject(
-                    Where(outline, index.crs), pyproj.CRS.from_user_input(geobox.crs.to_wkt())
+                    Where(outline, index.crs), pyproj.CRS.from_user_input(crs_of(geobox).to_wkt())
                 ),
                 properties={
                     key: values[i]
@@ -224,10 +224,10 @@ class CatalogDomain:
 
     def _grid(self, native: GeoBox) -> GeoBox:
         if self._crs is not None and self._crs != native.crs:
-            return native.to_crs(self._crs, resolution=self.resolution or "auto")
+            return compute_output_geobox(native, self._crs, resolution=self.resolution or "auto")
         if self.resolution is None or self.resolution == abs(native.resolution.x):
             return native
-        return grid_of(tuple(native.boundingbox.bbox), self.resolution, native.crs)
+        return grid_of(native.boundingbox.bbox, self.resolution, native.crs)
 
     def load(self, request: GeoSlice, bands: Sequence[str] | None = None) -> xr.Dataset:
         """Load exactly the scene that a slice names, lazily, on the slice's grid.

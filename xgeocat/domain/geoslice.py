@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
-import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog.interval import Interval, TimeLike, parse_interval
 
-Bounds = tuple[float, float, float, float]
+Bounds: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -53,7 +53,7 @@ class GeoSlice:
     crs: CRS | None
     grid: GeoBox | None
     scenes: tuple[str, ...]
-    footprint: shapely.Geometry | None = field(compare=False, repr=False)
+    footprint: BaseGeometry | None = field(compare=False, repr=False)
     properties: Mapping[str, object] = field(compare=False, repr=False)
 
     def __init__(
@@ -65,7 +65,7 @@ class GeoSlice:
         *,
         geobox: GeoBox | None = None,
         scenes: Sequence[str] = (),
-        footprint: shapely.Geometry | None = None,
+        footprint: BaseGeometry | None = None,
         properties: Mapping[str, object] | None = None,
     ) -> None:
         if (geobox is None) == (bounds is None):
@@ -77,7 +77,7 @@ class GeoSlice:
             if resolution is not None:
                 geobox = grid_of(box, resolution, crs)
         else:
-            box, crs = tuple(geobox.boundingbox.bbox), geobox.crs
+            box, crs = geobox.boundingbox.bbox, geobox.crs
         set_field = object.__setattr__
         set_field(self, "bounds", tuple(map(float, box)))
         set_field(self, "interval", None if interval is None else parse_interval(interval))
@@ -119,13 +119,12 @@ class GeoSlice:
 
     def with_interval(self, interval: TimeLike) -> Self:
         """Return the same place at another time."""
-        place: dict[str, object] = {"bounds": self.bounds, "crs": self.crs}
-        if self.grid is not None:
-            place = {"geobox": self.grid}
         return type(self)(
-            **place,
-            interval=interval,
-            scenes=self.scenes,  # type: ignore[arg-type]
+            self.bounds if self.grid is None else None,
+            interval,
+            crs=self.crs,
+            geobox=self.grid,
+            scenes=self.scenes,
             footprint=self.footprint,
             properties=self.properties,
         )
@@ -139,6 +138,26 @@ def _checked(bounds: Sequence[float]) -> Bounds:
             "north."
         )
     return west, south, east, north
+
+
+def crs_of(geobox: GeoBox) -> CRS:
+    """CRS of a grid.
+
+    Raises
+    ------
+    ValueError
+        For a grid without one.
+    """
+    if geobox.crs is None:
+        raise ValueError(f"This grid has no CRS: {geobox!r}. Give it one: GeoBox(..., crs=...).")
+    return geobox.crs
+
+
+def crs_code(geobox: GeoBox) -> str:
+    """CRS of a grid as STAC writes it: its EPSG code where it has one, else WKT."""
+    crs = crs_of(geobox)
+    epsg = crs.to_epsg()
+    return crs.to_wkt() if epsg is None else f"EPSG:{epsg}"
 
 
 def grid_of(bounds: Bounds, resolution: float, crs: CRS | None) -> GeoBox:

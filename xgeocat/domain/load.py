@@ -6,18 +6,23 @@ import datetime as dt
 import math
 from collections.abc import Hashable, Sequence
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 import odc.stac
 import pystac
 import shapely
 import xarray as xr
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog import schema
 from xgeocat.domain.bands import Band, describe_bands
+from xgeocat.domain.geoslice import crs_code
 
 TIME = "time"
+#: One instant in an array of no dimensions, as xarray has it.
+Time: TypeAlias = "NDArray[np.datetime64[dt.datetime]]"
 
 
 def load_scene(
@@ -81,7 +86,7 @@ def load_scene(
     return xr.Dataset(variables, attrs={"scene": str(scene[schema.SCENE].item())})
 
 
-def _item(scene: xr.Dataset, bands: Sequence[Band], time: np.datetime64) -> pystac.Item:
+def _item(scene: xr.Dataset, bands: Sequence[Band], time: Time) -> pystac.Item:
     """Describe some bands to odc-stac, with nothing left for it to guess."""
     # The whole grid, not the footprint: footprints are drawn roughly, and pixels count.
     geometry = bands[0].geobox.extent.to_crs("EPSG:4326", math.inf).geom
@@ -90,7 +95,7 @@ def _item(scene: xr.Dataset, bands: Sequence[Band], time: np.datetime64) -> pyst
         geometry=shapely.geometry.mapping(geometry),
         bbox=list(geometry.bounds),
         datetime=dt.datetime(2000, 1, 1) if np.isnat(time) else time.item(),
-        properties={"proj:code": _code(bands[0].geobox)},
+        properties={"proj:code": crs_code(bands[0].geobox)},
         stac_extensions=["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
     )
     for i, band in enumerate(bands):
@@ -98,7 +103,7 @@ def _item(scene: xr.Dataset, bands: Sequence[Band], time: np.datetime64) -> pyst
         if band.nodata is not None:
             about["nodata"] = band.nodata if math.isfinite(band.nodata) else str(band.nodata)
         fields = {
-            "proj:code": _code(band.geobox),
+            "proj:code": crs_code(band.geobox),
             "proj:shape": list(band.geobox.shape),
             "proj:transform": list(band.geobox.transform)[:6],
             "bands": [about] * band.count,
@@ -108,11 +113,6 @@ def _item(scene: xr.Dataset, bands: Sequence[Band], time: np.datetime64) -> pyst
         )
         item.add_asset(f"b{i}", asset)
     return item
-
-
-def _code(geobox: GeoBox) -> str:
-    epsg = geobox.crs.to_epsg()
-    return str(geobox.crs.to_wkt()) if epsg is None else f"EPSG:{epsg}"
 
 
 def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.DataArray:
@@ -131,9 +131,7 @@ def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.D
     return stored.drop_vars(TIME, errors="ignore")
 
 
-def _finished(
-    loaded: xr.DataArray, band: Band, time: np.datetime64, mask_and_scale: bool
-) -> xr.DataArray:
+def _finished(loaded: xr.DataArray, band: Band, time: Time, mask_and_scale: bool) -> xr.DataArray:
     attrs: dict[Hashable, object] = {}
     nodata = loaded.attrs.get("nodata", band.nodata)
     data = loaded if TIME in loaded.dims else loaded.expand_dims({TIME: 1})

@@ -11,7 +11,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
 
-from xgeocat.domain.geoslice import GeoSlice
+from xgeocat.domain.geoslice import GeoSlice, crs_of
 
 TIME = "time"
 
@@ -56,7 +56,7 @@ class RasterDomain:
     @property
     def crs(self) -> CRS:
         """CRS of the raster."""
-        return self.geobox.crs
+        return crs_of(self.geobox)
 
     @property
     def bounds(self) -> BoundingBox:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 
 from xgeocat.patching.index import PATCH, patch_index
 from xgeocat.patching.nodata import nodata_of, representable, valid_mask
+from xgeocat.patching.tiling import Array
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[np.generic]
 #: A model: a batch of patches in, one answer per patch out, the patch dimension first in both.
-Model = Callable[[Array], Array]
+Model: TypeAlias = Callable[[Array], Array]
 
 BAND = "band"
 
@@ -121,15 +125,16 @@ def map_patches(
         answer: Answer | None = Answer(meta.shape[1:], meta.dtype)
     else:
         answer = probe(model, shape, dtype) if lazy or not arrays[0].shape[0] else None
-    if lazy or answer is not None:
-        assert answer is not None
+    if answer is not None:
         names = answer_dims(answer.shape, shape, in_dims[1:], stacked, dims, index.tiling.dims)
         _check_fill(answer.dtype, fill, skip_empty)
     nodata = tuple(nodata_of(var) for var in variables)
     batching = Batching(model, batch_size, nodata, skip_empty, np.nan if fill is None else fill)
+    data: Array | da.Array
     if lazy:
         from xgeocat.patching import graph
 
+        assert answer is not None
         data = graph.apply(arrays, batching, stacked, answer)
     else:
         data = run_batches(arrays, batching, stacked, answer)
@@ -297,7 +302,7 @@ def _check_same(result: Array, out: Array) -> None:
 def _label(
     patches: xr.DataArray | xr.Dataset,
     dims: tuple[Hashable, ...],
-    data: Array,
+    data: Array | da.Array,
     fill: float | None,
 ) -> xr.DataArray:
     kept = {

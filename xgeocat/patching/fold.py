@@ -6,7 +6,7 @@ a block sums up its partials, divides by the weights, and is done. Nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -15,11 +15,17 @@ from numpy.typing import NDArray
 
 from xgeocat.patching.nodata import valid_mask
 from xgeocat.patching.reducers import Piece, Reducer, State, reducer
-from xgeocat.patching.tiling import Ints, Tiling, interiors, is_product
+from xgeocat.patching.tiling import (
+    Array,
+    Box,
+    Ints,
+    Region,
+    Tiling,
+    box_between,
+    interiors,
+    is_product,
+)
 from xgeocat.patching.windows import Window, weights
-
-Array = NDArray[np.generic]
-Box = tuple[slice, ...]
 
 #: Up to so many partials a block is finished piece by piece; more are merged into one state.
 FEW = 8
@@ -82,10 +88,11 @@ class Partial:
         part = tuple(
             slice(b.start - a.start, b.stop - a.start) for a, b in zip(self.at, box, strict=True)
         )
-        state = tuple(array[(..., *part)] for array in self.state)
+        region: Region = (..., *part)
+        state = tuple(array[region] for array in self.state)
         if isinstance(self.weight, tuple):
             return state, outer([w[p] for w, p in zip(self.weight, part, strict=True)])
-        return state, self.weight[(..., *part)]
+        return state, self.weight[region]
 
 
 def fold(
@@ -134,17 +141,28 @@ def fold(
     total = np.zeros((0,) if separable else (*((1,) * len(rest) if valid is None else rest), *box))
     ranks = np.ravel_multi_index(tuple(starts.T), tiling.shape)
     for i in here.tolist():
-        within = tuple(map(slice, lo[i] - starts[i], hi[i] - starts[i]))
-        region = (..., *map(slice, lo[i] - corner, hi[i] - corner))
+        within: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
+        region: Region = (..., *box_between(lo[i] - corner, hi[i] - corner))
         weight = window[within]
-        mask = None if valid is None else valid[i][(..., *within)]
-        how.fold(state, region, Piece(patches[i][(..., *within)], weight, mask, int(ranks[i])))
+        mask = None if valid is None else valid[i][within]
+        how.fold(state, region, Piece(patches[i][within], weight, mask, int(ranks[i])))
         if not separable:
             total[region] += weight if mask is None else weight * mask
-    at = tuple(slice(a, b) for a, b in zip(corner - block[0], far - block[0], strict=True))
+    at = box_between(corner - block[0], far - block[0])
     if separable:
         return Partial(at, state, _axis_weights(axes, starts[here], lo[here], hi[here]))
     return Partial(at, state, total)
+
+
+def fold_edges(
+    patches: Array,
+    starts: Ints,
+    blocks: Mapping[tuple[int, ...], tuple[Sequence[int], Sequence[int]]],
+    tiling: Tiling,
+    blend: Blend,
+) -> dict[tuple[int, ...], Partial]:
+    """Fold a group of patches into what they contribute to each of several blocks."""
+    return {block: fold(patches, starts, bounds, tiling, blend) for block, bounds in blocks.items()}
 
 
 def outer(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -199,7 +217,8 @@ def finish(partials: Sequence[Partial], shape: tuple[int, ...], blend: Blend) ->
     n = len(partials[0].at)
     for box in _boxes(partials, shape[len(shape) - n :]):
         reaching = [p for p in partials if _holds(p.at, box)] if len(partials) <= FEW else partials
-        _finish_box(reaching, box, out[(..., *box)], blend)
+        region: Region = (..., *box)
+        _finish_box(reaching, box, out[region], blend)
     return out
 
 
@@ -253,7 +272,7 @@ def _merged(
         if any(s.stop <= s.start for s in common):
             continue
         theirs, their_weight = partial.within(common)
-        at = (
+        at: Region = (
             ...,
             *(slice(c.start - b.start, c.stop - b.start) for c, b in zip(common, box, strict=True)),
         )

@@ -7,27 +7,39 @@ reach the corner, and not the blocks around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise, product
+from typing import Protocol, TypeAlias, cast
 
 import dask.array as da
 import numpy as np
 from dask._task_spec import List, Task, TaskRef
-from dask.base import tokenize
+from dask.base import compute_as_if_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
-from numpy.typing import NDArray
+from dask.typing import DaskCollection, Key
 
 from xgeocat.patching.apply import Answer, Batching, run_batches
-from xgeocat.patching.fold import Blend, finish, fold
+from xgeocat.patching.fold import Blend, Partial, finish, fold, fold_edges
 from xgeocat.patching.patch import cut as cut_blocks
-from xgeocat.patching.tiling import Ints, Tiling, interiors
+from xgeocat.patching.tiling import Array, Ints, Tiling, interiors
 
 #: One entry per dimension of an array: what of it was asked for.
-Selection = tuple[int | slice | NDArray[np.generic], ...]
-TaskKey = tuple[str | int, ...]
+Selection: TypeAlias = tuple[int | slice | Array, ...]
+Tasks: TypeAlias = dict[Key, Task]
+#: Number of a block along each dimension, and its first and past-the-last cell.
+Block: TypeAlias = tuple[int, ...]
+Bounds: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+#: Starts of a chunk of patches, and the blocks that they reach.
+Reach: TypeAlias = tuple[Ints, list[Block]]
 
 #: Patches per task where their order follows no blocks.
 SCATTERED = 64
+
+
+class Target(Protocol):
+    """What blocks are written to."""
+
+    def __setitem__(self, region: tuple[slice, ...], values: Array) -> None: ...
 
 
 class Selectable(da.Array):
@@ -38,15 +50,17 @@ class Selectable(da.Array):
     @classmethod
     def build(
         cls,
-        tasks: dict[TaskKey, Task],
+        name: str,
+        tasks: Tasks,
         sources: Sequence[da.Array],
         chunks: tuple[tuple[int, ...], ...],
         dtype: np.dtype,
         select: Callable[[Selection], da.Array | None],
     ) -> Selectable:
         """Make the array from its tasks and from what builds it again (None: it cannot)."""
-        name = next(iter(tasks))[0] if tasks else f"empty-{tokenize(chunks, dtype)}"
-        graph = HighLevelGraph.from_collections(name, tasks, dependencies=sources)
+        # dask's own array does not match dask's own protocol, to a type checker.
+        dependencies = cast("Sequence[DaskCollection]", sources)
+        graph = HighLevelGraph.from_collections(name, tasks, dependencies=dependencies)
         self = cls(graph, name, chunks, dtype=dtype)
         self._select = select
         return self
@@ -57,7 +71,7 @@ class Selectable(da.Array):
             selected = self._select(selection)
             if selected is not None:
                 return selected
-        return super().__getitem__(index)
+        return da.Array.__getitem__(self, index)
 
 
 def _selection(index: object, shape: tuple[int, ...]) -> Selection | None:
@@ -94,11 +108,11 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
     name = f"patch-{tokenize(source.name, starts, tiling)}"
     edges = [_edges(chunks) for chunks in source.chunks[source.ndim - n :]]
     groups = list(_groups(starts, tiling))
-    tasks: dict[TaskKey, Task] = {}
+    tasks: Tasks = {}
     for number, group in enumerate(groups):
         blocks, origins = _blocks_met(group, tiling, edges)
         for rest in product(*map(range, source.numblocks[: source.ndim - n])):
-            key = (name, number, *rest, *(0,) * n)
+            key: Key = (name, number, *rest, *(0,) * n)
             refs = List(*(TaskRef((source.name, *rest, *block)) for block in blocks))
             tasks[key] = Task(key, cut_blocks, refs, origins, group, tiling.size, tiling.shape)
 
@@ -106,10 +120,9 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
         which, rest, tiled = selection[0], selection[1 : source.ndim - n + 1], selection[-n:]
         if not all(_is_whole(k) for k in tiled) or any(isinstance(k, np.ndarray) for k in rest):
             return None
-        one = isinstance(which, (int, np.integer))
-        some = starts[[which]] if one else starts[which]
-        patches = cut(source[(*rest, ...)], some, tiling)
-        return patches[0] if one else patches
+        if isinstance(which, (int, np.integer)):
+            return cut(source[(*rest, ...)], starts[[which]], tiling)[0]
+        return cut(source[(*rest, ...)], starts[which], tiling)
 
     chunks = (
         tuple(len(g) for g in groups) or (0,),
@@ -118,7 +131,7 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
     )
     if not groups:
         return da.zeros(tuple(map(sum, chunks)), source.dtype, chunks=chunks)
-    return Selectable.build(tasks, [source], chunks, source.dtype, select)
+    return Selectable.build(name, tasks, [source], chunks, source.dtype, select)
 
 
 def _groups(starts: Ints, tiling: Tiling) -> Iterator[Ints]:
@@ -166,11 +179,10 @@ def apply(
     inputs = [
         a if getattr(a, "chunks", None) == wanted else da.asarray(a).rechunk(wanted) for a in arrays
     ]
-    token = tokenize([a.name for a in inputs], batching, stacked, answer)
-    name = f"apply-{token}"
-    tasks: dict[TaskKey, Task] = {}
+    name = f"apply-{tokenize([a.name for a in inputs], batching, stacked, answer)}"
+    tasks: Tasks = {}
     for number in range(len(wanted[0])):
-        key = (name, number, *(0,) * len(answer.shape))
+        key: Key = (name, number, *(0,) * len(answer.shape))
         refs = List(*(TaskRef((a.name, number, *(0,) * (a.ndim - 1))) for a in inputs))
         tasks[key] = Task(key, run_batches, refs, batching, stacked, answer)
 
@@ -183,7 +195,7 @@ def apply(
         return apply([a[which] for a in inputs], batching, stacked, answer)
 
     chunks = (wanted[0], *((n,) for n in answer.shape))
-    return Selectable.build(tasks, inputs, chunks, answer.dtype, select)
+    return Selectable.build(name, tasks, inputs, chunks, answer.dtype, select)
 
 
 # --- stitch ---------------------------------------------------------------------------------------
@@ -208,40 +220,98 @@ def _stitch_box(
     tiles = tiling.window(lo, hi)
     block_edges = [_edges(b) + a for b, a in zip(tiles.blocks, lo, strict=True)]
     token = tokenize(patches.name, starts, tiling, blend, lo, hi)
-    dtype = blend.reducer.dtype(blend.dtype)
     reach = _reach(starts, tiling, blend, _edges(patches.chunks[0]), block_edges)
-
-    tasks: dict[TaskKey, Task] = {}
+    tasks: Tasks = {}
     for rest in product(*(range(len(c)) for c in rest_chunks)):
         rest_shape = tuple(c[i] for c, i in zip(rest_chunks, rest, strict=True))
-        for block in product(*(range(len(e) - 1) for e in block_edges)):
-            first = tuple(int(e[i]) for e, i in zip(block_edges, block, strict=True))
-            last = tuple(int(e[i + 1]) for e, i in zip(block_edges, block, strict=True))
-            partials = []
-            for chunk, group in reach.get(block, []):
-                key: TaskKey = (f"fold-{token}", chunk, *rest, *block)
-                source = TaskRef((patches.name, chunk, *rest, *(0,) * n))
-                tasks[key] = Task(key, fold, source, group, (first, last), tiling, blend)
-                partials.append(TaskRef(key))
-            shape = (*rest_shape, *(b - a for a, b in zip(first, last, strict=True)))
-            key = (f"stitch-{token}", *rest, *block)
-            tasks[key] = Task(key, finish, List(*partials), shape, blend)
+        answers = {c: TaskRef((patches.name, c, *rest, *(0,) * n)) for c in reach}
+        tasks |= _stitch_tasks(token, rest, rest_shape, answers, reach, block_edges, tiling, blend)
 
     def select(selection: Selection) -> da.Array | None:
         return _select_box(patches, starts, tiling, blend, lo, hi, selection)
 
-    graph = HighLevelGraph.from_collections(f"stitch-{token}", tasks, dependencies=[patches])
-    field = Selectable(graph, f"stitch-{token}", (*rest_chunks, *tiles.blocks), dtype=dtype)
-    field._select = select
-    return field
+    dtype = blend.reducer.dtype(blend.dtype)
+    chunks = (*rest_chunks, *tiles.blocks)
+    return Selectable.build(f"stitch-{token}", tasks, [patches], chunks, dtype, select)
+
+
+def _stitch_tasks(
+    token: str,
+    rest: Block,
+    rest_shape: tuple[int, ...],
+    answers: dict[int, TaskRef],
+    reach: dict[int, Reach],
+    block_edges: Sequence[Ints],
+    tiling: Tiling,
+    blend: Blend,
+) -> Tasks:
+    """Tasks of one chunk of the dims that ride along.
+
+    A chunk of patches is at home in the first block that it reaches. There it is folded straight
+    into the block; what it gives to other blocks is folded in one task of its own, which the home
+    waits for as well. So a chunk of answers is dropped as soon as its home is done, and only thin
+    edges wait in memory for the next row of blocks.
+    """
+    tasks: Tasks = {}
+    at_home: dict[Block, list[int]] = {}
+    visitors: dict[Block, list[TaskRef]] = {}
+    for chunk, (group, blocks) in reach.items():
+        home, *others = blocks
+        at_home.setdefault(home, []).append(chunk)
+        if others:
+            key: Key = (f"edges-{token}", chunk, *rest)
+            bounds = {block: _bounds(block, block_edges) for block in others}
+            tasks[key] = Task(key, fold_edges, answers[chunk], group, bounds, tiling, blend)
+            for block in blocks:
+                visitors.setdefault(block, []).append(TaskRef(key))
+    for block in product(*(range(len(e) - 1) for e in block_edges)):
+        first, last = bounds_of = _bounds(block, block_edges)
+        shape = (*rest_shape, *(b - a for a, b in zip(first, last, strict=True)))
+        own = at_home.get(block, [])
+        key = (f"stitch-{token}", *rest, *block)
+        tasks[key] = Task(
+            key,
+            _stitch_block,
+            block,
+            List(*(answers[chunk] for chunk in own)),
+            [reach[chunk][0] for chunk in own],
+            List(*visitors.get(block, [])),
+            bounds_of,
+            shape,
+            tiling,
+            blend,
+        )
+    return tasks
+
+
+def _stitch_block(
+    block: Block,
+    own: Sequence[Array],
+    starts: Sequence[Ints],
+    visitors: Sequence[Mapping[Block, Partial]],
+    bounds: Bounds,
+    shape: tuple[int, ...],
+    tiling: Tiling,
+    blend: Blend,
+) -> Array:
+    """Make one output block of the patches at home in it and the edges of others."""
+    partials = [fold(p, s, bounds, tiling, blend) for p, s in zip(own, starts, strict=True)]
+    partials += [edges[block] for edges in visitors if block in edges]
+    return finish(partials, shape, blend)
+
+
+def _bounds(block: Block, edges: Sequence[Ints]) -> Bounds:
+    first = tuple(int(e[i]) for e, i in zip(edges, block, strict=True))
+    last = tuple(int(e[i + 1]) for e, i in zip(edges, block, strict=True))
+    return first, last
 
 
 def _reach(
     starts: Ints, tiling: Tiling, blend: Blend, chunk_edges: Ints, block_edges: Sequence[Ints]
-) -> dict[tuple[int, ...], list[tuple[int, Ints]]]:
-    """For each output block, the chunks of patches that reach it, with their starts."""
+) -> dict[int, Reach]:
+    """For each chunk of patches, its starts and the output blocks that it reaches, row-major."""
     first, last = interiors(starts, tiling, blend.crop)
-    reach: dict[tuple[int, ...], list[tuple[int, Ints]]] = {}
+    reach: dict[int, Reach] = {}
     for chunk, (a, b) in enumerate(pairwise(chunk_edges.tolist())):
         if a == b:
             continue
@@ -253,11 +323,13 @@ def _reach(
             )
             for axis, e in enumerate(block_edges)
         ]
+        blocks = []
         for block in product(*per_axis):
-            corner = np.array([e[i] for e, i in zip(block_edges, block, strict=True)])
-            far = np.array([e[i + 1] for e, i in zip(block_edges, block, strict=True)])
+            corner, far = _bounds(block, block_edges)
             if ((lo < far) & (hi > corner)).all(axis=1).any():
-                reach.setdefault(block, []).append((chunk, starts[a:b]))
+                blocks.append(block)
+        if blocks:
+            reach[chunk] = (starts[a:b], blocks)
     return reach
 
 
@@ -290,9 +362,52 @@ def _select_box(
     return da.Array.__getitem__(box, tuple(within))
 
 
-def _relative(entry: int | slice | NDArray[np.generic], cells: Ints) -> int | slice | Ints:
+def _relative(entry: int | slice | Array, cells: Ints) -> int | slice | Ints:
     if not isinstance(entry, slice):
         return int(cells) if cells.ndim == 0 else cells
     if entry.step in (None, 1):
         return slice(None)
     return cells
+
+
+# --- write ----------------------------------------------------------------------------------------
+
+
+def write(source: da.Array, target: Target, label: str) -> None:
+    """Compute a lazy array and write it, block by block, each block by one task.
+
+    A chain of empty tasks runs along the blocks, row-major. It holds up nobody, but the scheduler
+    orders all work by it: down the field, row by row. So what is half done and waits in memory is
+    a row of edges, however the scheduler would have gone about it by itself.
+
+    Parameters
+    ----------
+    source : dask.array.Array
+        Shape ``(..., y, x)``.
+    target : array
+        Takes a block with ``target[region] = block``; of the same shape.
+    label : str
+        What tells this target from others, e.g. its path.
+    """
+    token = tokenize(source.name, label)
+    edges = [_edges(chunks) for chunks in source.chunks]
+    tasks: dict[TaskKey, Task] = {}
+    written: TaskKey | None = None
+    for block in product(*map(range, source.numblocks)):
+        region = tuple(map(slice, *_bounds(block, edges)))
+        key: TaskKey = (f"write-{token}", *block)
+        tasks[key] = Task(key, _write_block, TaskRef((source.name, *block)), target, region)
+        so_far: TaskKey = (f"written-{token}", *block)
+        before = [] if written is None else [TaskRef(written)]
+        tasks[so_far] = Task(so_far, _nothing, TaskRef(key), *before)
+        written = so_far
+    graph = HighLevelGraph.from_collections(f"write-{token}", tasks, dependencies=[source])
+    compute_as_if_collection(da.Array, graph, [written])
+
+
+def _write_block(values: Array, target: Target, region: tuple[slice, ...]) -> None:
+    target[region] = values
+
+
+def _nothing(*after: None) -> None:
+    """Do nothing, once others are done."""

@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xgeocat.patching.tiling import Array
+
 
 def nodata_of(field: xr.DataArray) -> float | int | None:
     """Return the nodata value that a field declares and its dtype can hold, or None.
@@ -39,7 +41,7 @@ def representable(value: complex, dtype: np.dtype) -> bool:
     return bool(limits.min <= int(number) <= limits.max)
 
 
-def valid_mask(values: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_] | None:
+def valid_mask(values: Array, nodata: float | None) -> NDArray[np.bool_] | None:
     """Mask that is False where a value is NaN or nodata; None where all are valid."""
     mask: NDArray[np.bool_] | None = None
     if values.dtype.kind in "fc":

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from xgeocat.patching.index import PATCH, Parent, PatchIndex
-from xgeocat.patching.tiling import Boundary, Ints, Tiling, plan
+from xgeocat.patching.tiling import Array, Boundary, Ints, Region, Tiling, box_between, plan
 
-Field = TypeVar("Field", xr.DataArray, xr.Dataset)
-PerDim = int | Mapping[str, int]
+if TYPE_CHECKING:
+    import dask.array as da
+
+#: What goes in comes out; the third is for a caller who knows no more than that it is one of them.
+Field = TypeVar("Field", xr.DataArray, xr.Dataset, xr.DataArray | xr.Dataset)
+PerDim: TypeAlias = int | Mapping[str, int]
 
 #: Names that mean "the spatial dimensions" when a size is given as one number.
 SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
@@ -99,7 +102,9 @@ def spatial_dims(field: xr.DataArray | xr.Dataset) -> tuple[str, str]:
 
 
 def _named(field: xr.DataArray | xr.Dataset, value: PerDim, what: str) -> dict[str, int]:
-    per_dim = dict.fromkeys(spatial_dims(field), value) if _is_int(value) else dict(value)  # type: ignore[arg-type]
+    per_dim = (
+        dict(value) if isinstance(value, Mapping) else dict.fromkeys(spatial_dims(field), value)
+    )
     unknown = [d for d in per_dim if d not in field.dims]
     if unknown:
         raise ValueError(
@@ -111,7 +116,7 @@ def _named(field: xr.DataArray | xr.Dataset, value: PerDim, what: str) -> dict[s
     return {d: int(n) for d, n in per_dim.items()}
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
@@ -125,19 +130,19 @@ def _strides(
         raise ValueError(f"Give overlap or stride, not both (got {overlap!r} and {stride!r}).")
     given = stride if stride is not None else (0 if overlap is None else overlap)
     what = "overlap" if stride is None else "stride"
-    per_dim = dict.fromkeys(size, given) if _is_int(given) else _named(field, given, what)
+    per_dim = dict.fromkeys(size, int(given)) if _is_int(given) else _named(field, given, what)
     untiled = set(per_dim) - set(size)
     if untiled:
         raise ValueError(f"{what} names {sorted(untiled)}, but only {sorted(size)} are tiled.")
     if stride is not None:
-        return {d: int(per_dim.get(d, n)) for d, n in size.items()}  # type: ignore[call-overload]
+        return {d: per_dim.get(d, n) for d, n in size.items()}
     for dim, n in size.items():
-        if not 0 <= per_dim.get(dim, 0) < max(n, 1):  # type: ignore[operator]
+        if not 0 <= per_dim.get(dim, 0) < max(n, 1):
             raise ValueError(
                 f"overlap={per_dim[dim]} along {dim!r} must be 0..{n - 1} for patches of {n} px: "
                 "smaller than the size."
             )
-    return {d: n - int(per_dim.get(d, 0)) for d, n in size.items()}  # type: ignore[call-overload]
+    return {d: n - per_dim.get(d, 0) for d, n in size.items()}
 
 
 def _chunks(field: xr.DataArray | xr.Dataset) -> dict[str, tuple[int, ...]]:
@@ -162,6 +167,7 @@ def _cut_array(field: xr.DataArray, index: PatchIndex) -> xr.DataArray:
     rest: tuple[Hashable, ...] = tuple(d for d in field.dims if d not in tiling.dims)
     ordered = field.variable.transpose(*rest, *tiling.dims)
     data = ordered.data
+    patches: Array | da.Array
     if isinstance(data, np.ndarray):
         origin = np.zeros((1, len(tiling.dims)), np.int64)
         patches = cut([data], origin, index.starts, tiling.size, tiling.shape)
@@ -180,12 +186,12 @@ def _cut_array(field: xr.DataArray, index: PatchIndex) -> xr.DataArray:
 
 
 def cut(
-    blocks: Sequence[NDArray[np.generic]],
+    blocks: Sequence[Array],
     origins: Ints,
     starts: Ints,
     size: tuple[int, ...],
     shape: tuple[int, ...],
-) -> NDArray[np.generic]:
+) -> Array:
     """Cut patches from the blocks of a field.
 
     Parameters
@@ -215,11 +221,12 @@ def cut(
         lo = np.maximum(starts, origin)
         hi = np.minimum(stops, origin + np.asarray(block.shape[-n:]))
         for i in np.flatnonzero((lo < hi).all(axis=1)):
-            target = (i, ..., *map(slice, lo[i] - starts[i], hi[i] - starts[i]))
-            out[target] = block[(..., *map(slice, lo[i] - origin, hi[i] - origin))]
+            target: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
+            source: Region = (..., *box_between(lo[i] - origin, hi[i] - origin))
+            out[i][target] = block[source]
     inside = stops - starts
     for i in np.flatnonzero((inside < np.asarray(size)).any(axis=1)):
-        known = out[(i, ..., *map(slice, inside[i]))]
+        known: Region = (..., *map(slice, inside[i].tolist()))
         missing = [(0, edge - int(have)) for edge, have in zip(size, inside[i], strict=True)]
-        out[i] = np.pad(known, [(0, 0)] * len(rest) + missing, mode="reflect")
+        out[i] = np.pad(out[i][known], [(0, 0)] * len(rest) + missing, mode="reflect")
     return out

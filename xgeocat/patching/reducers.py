@@ -8,14 +8,14 @@ kept by the caller, and so is the fill value of cells that none reached.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Array = NDArray[np.generic]
-State = tuple[Array, ...]
-Region = tuple[slice | type(Ellipsis), ...]  # type: ignore[valid-type]
+from xgeocat.patching.tiling import Array, Region
+
+State: TypeAlias = tuple[Array, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from xgeocat.patching.fold import Blend, finish, fold
 from xgeocat.patching.index import PATCH, PatchIndex, patch_index
 from xgeocat.patching.nodata import nodata_of, representable
+from xgeocat.patching.patch import Field
 from xgeocat.patching.reducers import reducer
-from xgeocat.patching.tiling import Ints, Tiling, covers, interiors
+from xgeocat.patching.tiling import Array, Ints, Tiling, covers, interiors
 from xgeocat.patching.windows import Window, weights
 
-Field = TypeVar("Field", xr.DataArray, xr.Dataset)
-Array = NDArray[np.generic]
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 def stitch(
@@ -113,6 +113,7 @@ def _stitch_array(
     for size in tiling.size:
         weights(window, size)
     ordered = patches.transpose(PATCH, *rest, *tiling.dims)
+    data: Array | da.Array
     if isinstance(ordered.data, np.ndarray):
         data = stitch_numpy(ordered.data, index.starts, tiling, blend)
     else:
@@ -157,7 +158,7 @@ def _fill_value(
 
 
 def _on_parent_grid(
-    patches: xr.DataArray, index: PatchIndex, rest: tuple[Hashable, ...], data: Array
+    patches: xr.DataArray, index: PatchIndex, rest: tuple[Hashable, ...], data: Array | da.Array
 ) -> xr.DataArray:
     parent = index.parent
     coords = {

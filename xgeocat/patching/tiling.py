@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from types import EllipsisType
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Boundary = Literal["shift", "pad", "drop", "raise"]
-Ints = NDArray[np.int64]
+Boundary: TypeAlias = Literal["shift", "pad", "drop", "raise"]
+#: An array of any dtype.
+Array: TypeAlias = NDArray[Any]
+Ints: TypeAlias = NDArray[np.int64]
+#: A box of the tiled dimensions.
+Box: TypeAlias = tuple[slice, ...]
+#: The same box as an index of an array with other dimensions before: ``(..., *box)``.
+Region: TypeAlias = tuple[slice | EllipsisType, ...]
 
 #: Blocks longer than twice this are split, so that memory does not follow the source's chunking.
 TARGET_BLOCK = 2048
@@ -49,8 +56,10 @@ class Tiling:
     def starts(self) -> Ints:
         """First cell of every patch, block by block: shape ``(patch, dim)``."""
         per_axis = [
-            axis_starts(*axis, self.boundary, dim)
-            for dim, *axis in zip(self.dims, self.shape, self.size, self.stride, strict=True)
+            axis_starts(length, size, stride, self.boundary, dim)
+            for dim, length, size, stride in zip(
+                self.dims, self.shape, self.size, self.stride, strict=True
+            )
         ]
         grid = np.meshgrid(*per_axis, indexing="ij")
         starts = np.stack([g.ravel() for g in grid], axis=-1)
@@ -122,8 +131,8 @@ def plan(
         boundary=boundary,
         blocks=tuple(axis_blocks(chunks.get(d, (sizes[d],)), size[d]) for d in dims),
     )
-    for dim, *axis in zip(dims, tiling.shape, tiling.size, tiling.stride, strict=True):
-        axis_starts(*axis, boundary, dim)
+    for dim, length, edge, step in zip(dims, tiling.shape, tiling.size, tiling.stride, strict=True):
+        axis_starts(length, edge, step, boundary, dim)
     return tiling
 
 
@@ -183,6 +192,11 @@ def interiors(starts: Ints, tiling: Tiling, crop: Sequence[int]) -> tuple[Ints, 
     return lo.astype(np.int64), hi.astype(np.int64)
 
 
+def box_between(lo: Ints, hi: Ints) -> Box:
+    """Box of the cells ``lo`` (included) to ``hi`` (not included)."""
+    return tuple(map(slice, lo.tolist(), hi.tolist()))
+
+
 def is_product(starts: Ints) -> bool:
     """Tell whether the starts are every combination of some positions a dimension, each once."""
     per_axis = [len(np.unique(starts[:, axis])) for axis in range(starts.shape[1])]
@@ -203,5 +217,5 @@ def covers(lo: Ints, hi: Ints, shape: Sequence[int]) -> bool:
     first = np.stack([np.searchsorted(c, lo[:, a]) for a, c in enumerate(cuts)], axis=-1)
     last = np.stack([np.searchsorted(c, hi[:, a]) for a, c in enumerate(cuts)], axis=-1)
     for start, stop in zip(first.tolist(), last.tolist(), strict=True):
-        reached[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = True
+        reached[tuple(map(slice, start, stop))] = True
     return bool(reached.all())

@@ -6,11 +6,13 @@ transform", Proc. IEEE 66 (1978), with the sample positions moved to ``(i + 1/2)
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
 #: A window: its name, or its name and its one parameter.
-Window = str | tuple[str, float]
+Window: TypeAlias = str | tuple[str, float]
 
 WINDOWS = ("boxcar", "hann", "tukey", "gaussian")
 

@@ -26,7 +26,7 @@ from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.catalog.parquet import CATALOG_FILE, open_catalog, to_geoparquet
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stac import from_items
-from xgeocat.domain.geoslice import GeoSlice
+from xgeocat.domain.geoslice import GeoSlice, crs_code, crs_of
 from xgeocat.domain.protocol import Domain
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.pipeline import Described, Field, describe, qualified_name
@@ -237,7 +237,7 @@ def _as_dataset(field: Field) -> xr.Dataset:
 def _output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path) -> Json:
     """Describe the output of one slice as a STAC item, hrefs relative to the output folder."""
     grid = {
-        "proj:code": _code(geobox),
+        "proj:code": crs_code(geobox),
         "proj:shape": list(geobox.shape),
         "proj:transform": list(geobox.transform)[:6],
     }
@@ -273,7 +273,7 @@ def _failure_item(piece: GeoSlice, error: UnitError) -> Json:
 
 
 def _item(piece: GeoSlice, geobox: GeoBox) -> Json:
-    crs = pyproj.CRS.from_user_input(geobox.crs.to_wkt())
+    crs = pyproj.CRS.from_user_input(crs_of(geobox).to_wkt())
     outline = geobox.extent.geom if piece.footprint is None else piece.footprint
     geometry = reproject(Where(outline, crs), WGS84)
     start, end = (
@@ -296,11 +296,6 @@ def _item(piece: GeoSlice, geobox: GeoBox) -> Json:
         "links": [],
         "assets": {},
     }
-
-
-def _code(geobox: GeoBox) -> str:
-    epsg = geobox.crs.to_epsg()
-    return str(geobox.crs.to_wkt()) if epsg is None else f"EPSG:{epsg}"
 
 
 def _result_catalog(ledger: Ledger, slices: Sequence[GeoSlice]) -> xr.Dataset:

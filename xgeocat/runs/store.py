@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import dask.array
 import numpy as np
 import odc.geo.xr  # noqa: F401 - registers .odc
 import xarray as xr
+import zarr
 from odc.geo.geobox import GeoBox
 
+from xgeocat.domain.geoslice import crs_of
+from xgeocat.patching import graph
 from xgeocat.patching.nodata import nodata_of
 
 #: Chunk edge on disk: what a map viewer or a corner of the field reads.
@@ -56,8 +60,27 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     encoding = {str(name): _encoding(var) for name, var in ready.data_vars.items()}
     for var in ready.data_vars.values():
         var.attrs.pop("nodata", None)
-    ready.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    _write_template(ready, path, encoding)
+    for name, var in variables.items():
+        target = zarr.open_array(path / str(name), mode="r+")
+        if isinstance(var.data, np.ndarray):
+            target[...] = var.data
+        else:
+            graph.write(var.data, target, label=str(path / str(name)))
     return geobox
+
+
+def _write_template(ready: xr.Dataset, path: Path, encoding: dict[str, dict[str, object]]) -> None:
+    """Write everything but the pixels: metadata, coordinates, grid mapping."""
+    empty = ready.copy(
+        data={
+            name: var.data if var.chunks is not None else dask.array.empty(var.shape, var.dtype)
+            for name, var in ready.data_vars.items()
+        }
+    )
+    empty.to_zarr(
+        path, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=False
+    )
 
 
 def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
@@ -68,9 +91,9 @@ def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
         aligned = all(c % CHUNK == 0 for dim in (y, x) for c in var.chunksizes[dim][:-1])
         if not aligned:
             var = var.chunk({y: WRITE, x: WRITE})
-    crs = {"wkt": geobox.crs.to_wkt(), "projjson": geobox.crs.proj.to_json_dict()}
+    crs = crs_of(geobox)
     nodata = nodata_of(var)
-    attrs = {**var.attrs, "_CRS": crs}
+    attrs = {**var.attrs, "_CRS": {"wkt": crs.to_wkt(), "projjson": crs.proj.to_json_dict()}}
     attrs.pop("_FillValue", None)
     if nodata is None:
         attrs.pop("nodata", None)
