@@ -52,7 +52,7 @@ def steps(**changes):
     return made
 
 
-# --- one object for three steps ----------------------------------------------------------------------
+# --- one object for three steps -------------------------------------------------------------------
 
 
 def test_a_pipeline_is_the_three_steps_by_hand(cube):
@@ -142,7 +142,7 @@ def test_a_pipeline_can_be_pickled(cube):
     assert pipe(cube).sizes == {"band": 2, "y": 40, "x": 50}
 
 
-# --- time ------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------
 
 
 def test_a_time_of_length_one_is_dropped_before_the_model(make_field):
@@ -177,7 +177,7 @@ def test_a_time_that_is_cut_is_kept(make_field):
     assert back.sizes == {"time": 1, "y": 24, "x": 24}
 
 
-# --- order ------------------------------------------------------------------------------------------
+# --- order ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_model_class_instead_of_a_model_is_refused():
         ApplyToChips("unet.pt")
 
 
-# --- describe ---------------------------------------------------------------------------------------
+# --- describe -------------------------------------------------------------------------------------
 
 
 def text(**changes):

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +26,11 @@ from shapely.geometry import mapping
 
 __all__ = ["DATES", "lake_tahoe"]
 
-Floats: TypeAlias = npt.NDArray[np.float32]
-Bools: TypeAlias = npt.NDArray[np.bool_]
-Classes: TypeAlias = npt.NDArray[np.uint8]  # of the scene classification (SCL)
-Numbers: TypeAlias = npt.NDArray[np.uint16]
-Edges: TypeAlias = tuple[float, float, float, float]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Classes = npt.NDArray[np.uint8]  # of the scene classification (SCL)
+Numbers = npt.NDArray[np.uint16]
+Edges = tuple[float, float, float, float]
 
 DATES = ("2024-06-02", "2024-06-07", "2024-06-22", "2024-07-07", "2024-07-12", "2024-07-27")
 CRS = "EPSG:32610"
@@ -44,18 +43,15 @@ WHOLE: Edges = (WEST, EAST, EAST, WEST)
 CUT_EAST: Edges = (WEST, 812_000, 786_000, WEST)
 CUT_WEST: Edges = (719_000, EAST, EAST, 693_000)
 # What each overpass meets, by its place in the sequence: cloud cover, swath, processing baseline.
-# From baseline 04.00 on, numbers are stored with 1000 added; one older scene keeps the archive mixed.
+# Since baseline 04.00 numbers are stored with 1000 added; one older scene keeps the archive mixed.
 SKIES = (
-    (0.12, WHOLE, "05.10"),
-    (0.27, CUT_EAST, "05.10"),
-    (0.06, WHOLE, "03.01"),
-    (0.45, WHOLE, "05.10"),
-    (0.18, CUT_WEST, "05.10"),
-    (0.01, WHOLE, "05.10"),
-)
+    (0.12, WHOLE, "05.10"), (0.27, CUT_EAST, "05.10"), (0.06, WHOLE, "03.01"),
+    (0.45, WHOLE, "05.10"), (0.18, CUT_WEST, "05.10"), (0.01, WHOLE, "05.10"),
+)  # fmt: skip
 
+EXTENSIONS = ("eo/v1.1.0", "grid/v1.1.0", "projection/v1.1.0", "raster/v1.1.0")
 BANDS = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08"}
-# Surface reflectance in these bands. Of the covers without snow, only water has more green than nir.
+# Surface reflectance in these bands. But for snow, only water has more green than near infrared.
 SPECTRA = {
     "sagebrush": (0.082, 0.108, 0.138, 0.215),
     "forest": (0.024, 0.040, 0.031, 0.205),
@@ -94,8 +90,8 @@ def lake_tahoe(
     """Make a small Sentinel-2 L2A archive of Lake Tahoe, without a network.
 
     Each date becomes a folder of cloud-optimized GeoTIFFs (blue, green, red, nir and the scene
-    classification) and an item of one STAC ItemCollection. Dates differ in clouds and snow; two meet
-    an edge of the swath. The third is stored as before processing baseline 04.00, without the
+    classification) and an item of one STAC ItemCollection. Dates differ in clouds and snow, and two
+    meet an edge of the swath. The third is stored as before processing baseline 04.00, without the
     radiometric offset, so that a mixed archive can be tried.
 
     Parameters
@@ -104,7 +100,7 @@ def lake_tahoe(
         Folder to write to; made if missing. Files of the same name are replaced.
     resolution : int, optional
         Pixel edge in metres, from 10 to 1200; must divide the tile's edge of 109,800 m. Each shows
-        the same landscape; memory and disk grow with the pixels (at 60 m: 1 GB and 60 MB).
+        the same landscape; memory and disk grow with the pixels (at 60 m: 0.6 GB and 60 MB).
     dates : sequence of str, optional
         Day of each overpass, as ``YYYY-MM-DD``.
     seed : int, optional
@@ -124,8 +120,8 @@ def lake_tahoe(
     """
     if not 10 <= resolution <= 1200 or resolution % 1 or EDGE % resolution:
         raise ValueError(
-            f"resolution must be a whole number of metres, from 10 to 1200, that divides the tile's "
-            f"edge of {EDGE} m: 10, 20, 60, 100, 200, 300, 600, ...; got {resolution!r}"
+            f"resolution must be a whole number of metres, from 10 to 1200, that divides the edge "
+            f"of the tile, {EDGE} m: 10, 20, 60, 100, 200, 300, 600, ...; got {resolution!r}"
         )
     if len(set(dates)) < len(dates):
         raise ValueError(f"dates must differ, one scene for each; got {list(dates)}")
@@ -134,15 +130,15 @@ def lake_tahoe(
         for place, day in enumerate(dates)
     ]
     if progress:
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         passes = tqdm(passes, desc="Lake Tahoe", unit="scene")
     grid = GeoBox.from_bbox(BOUNDS, CRS, resolution=resolution)
     ground = _ground(grid, np.random.default_rng(seed))
     root = Path(path)
-    items = [_write_scene(root, overpass, ground, grid, seed) for overpass in passes]
-    collection = {"type": "FeatureCollection", "features": items}
     root.mkdir(parents=True, exist_ok=True)
+    items = [_write_scene(root, overpass, ground, seed) for overpass in passes]
+    collection = {"type": "FeatureCollection", "features": items}
     (root / "items.json").write_text(json.dumps(collection, indent=1), encoding="utf-8")
     return root / "items.json"
 
@@ -176,6 +172,7 @@ class _Overpass:
 class _Ground:
     """What stays from one overpass to the next."""
 
+    grid: GeoBox
     reflectance: Floats  # (band, y, x), without snow
     classes: Classes  # 4 vegetation, 5 bare, 6 water
     snow_height: Floats  # elevation as snow feels it: higher on slopes that face north
@@ -185,16 +182,15 @@ class _Ground:
 def _noise(rng: np.random.Generator, n: int, slope: float, longest: float) -> Floats:
     """1/f**slope noise of unit variance on n x n pixels, with waves up to `longest` metres.
 
-    The spectrum is drawn down to 120 m and then cut to what n pixels can carry, so that every
+    The spectrum is drawn down to 240 m and then cut to what n pixels can carry, so that every
     resolution shows the same landscape. It wraps around the tile's edges.
     """
-    waves = EDGE // 120
+    waves = int(EDGE / 240)
     frequency = np.hypot(np.fft.fftfreq(2 * waves, 0.5 / waves)[:, None], np.arange(waves))
     amplitude = np.where(frequency * longest < EDGE, 0, np.maximum(frequency, 1) ** -slope)
-    amplitude *= np.exp(-np.square(frequency * 350 / EDGE))  # soft in detail: files stay small
-    real, imaginary = rng.standard_normal((2, *amplitude.shape), dtype=np.float32)
-    drawn = amplitude * (real + 1j * imaginary)
-    drawn /= np.sqrt(2 * np.sum(np.square(np.abs(drawn))))
+    amplitude *= np.exp(-np.square(frequency * 450 / EDGE))  # soft in detail: files stay small
+    real, imaginary = amplitude * rng.standard_normal((2, *amplitude.shape))
+    drawn = (real + 1j * imaginary) / np.sqrt(2 * np.sum(real**2 + imaginary**2))
     keep = min(n // 2, waves)
     spectrum = np.zeros((n, n // 2 + 1), np.complex64)
     spectrum[:keep, :keep] = drawn[:keep, :keep]
@@ -246,7 +242,9 @@ def _ground(grid: GeoBox, rng: np.random.Generator) -> _Ground:
     water, shallows = _lakes(grid, rng)
     elevation, rain = _terrain(n, rng)
     southward, eastward = np.gradient(elevation, EDGE / n)
-    light = np.clip(1 - 1.1 * (eastward + southward), 0.45, 1.6)  # the sun is in the south-east
+    light: Floats = np.clip(
+        1 - 1.1 * (eastward + southward), 0.45, 1.6
+    )  # the sun is in the south-east
 
     thicket, outcrop = _noise(rng, n, 1.5, 12_000), _noise(rng, n, 1.6, EDGE / 3)
     forest = rain + 0.75 * (1 - rain) * _ramp(elevation + 60 * thicket, 1650, 1950)
@@ -269,7 +267,7 @@ def _ground(grid: GeoBox, rng: np.random.Generator) -> _Ground:
     classes[water] = 6
     snow_height = elevation + 250 * np.clip(southward, -1, 1) + 40 * thicket
     snow_height[water] = 0
-    return _Ground(canvas, classes, snow_height, light)
+    return _Ground(grid, canvas, classes, snow_height, light)
 
 
 def _terrain(n: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -304,10 +302,9 @@ def _lakes(grid: GeoBox, rng: np.random.Generator) -> tuple[Bools, Floats]:
     return water, np.square(_ramp(depth, 0.97, 0.45))
 
 
-def _write_scene(
-    root: Path, overpass: _Overpass, ground: _Ground, grid: GeoBox, seed: int
-) -> dict[str, object]:
+def _write_scene(root: Path, overpass: _Overpass, ground: _Ground, seed: int) -> dict[str, object]:
     """Paint what one overpass saw, write its files, and describe them as a STAC item."""
+    grid, n = ground.grid, ground.grid.shape.x
     rng = np.random.default_rng([seed, overpass.day.toordinal()])
     canvas, classes = ground.reflectance.copy(), ground.classes.copy()
     snow_line = 2400 + 9 * (overpass.day - overpass.day.replace(month=6, day=1)).days
@@ -315,17 +312,17 @@ def _write_scene(
     _paint(canvas, "snow", snow * ground.light * np.float32(0.9))
     classes[snow > 0.45] = 11
 
-    cloud, shadow = _clouds(rng, grid.shape.x, overpass.cloud_cover)
+    cloud, shadow = _clouds(rng, n, overpass.cloud_cover)
     canvas *= 1 - 0.6 * shadow
     classes[shadow > 0.4] = 3
     _paint(canvas, "cloud", cloud)
     classes[cloud > 0.15] = 8
     classes[cloud > 0.5] = 9
-    classes[~_seen(grid.shape.x, overpass.swath)] = 0
+    classes[~_seen(n, overpass.swath)] = 0
 
-    (root / overpass.id).mkdir(parents=True, exist_ok=True)
+    (root / overpass.id).mkdir(exist_ok=True)
     for reflectance, band in zip(canvas, BANDS.values(), strict=True):
-        reflectance += 0.0005 * rng.standard_normal(reflectance.shape, dtype=np.float32)
+        reflectance += 0.0004 * rng.standard_normal(reflectance.shape, dtype=np.float32)
         numbers = np.where(classes > 0, _numbers(reflectance, overpass.shift), np.uint16(0))
         _write_cog(root / overpass.href(band, grid), numbers, grid, overviews="average")
     _write_cog(root / overpass.href("SCL", grid), classes, grid, overviews="nearest")
@@ -333,8 +330,8 @@ def _write_scene(
 
 
 def _clouds(rng: np.random.Generator, n: int, cover: float) -> tuple[Floats, Floats]:
-    """Opacity of the clouds, over 0.15 on a share `cover` of the tile, and depth of their shadows."""
-    field = _noise(rng, n, 1.7, 60_000)
+    """Opacity of the clouds (over 0.15 on a share `cover` of the tile) and of their shadows."""
+    field = _noise(rng, n, 1.8, 60_000)
     opacity = np.clip(0.15 + 0.9 * (field - np.quantile(field, 1 - cover)), 0, 0.97)
     # The sun stands 65 degrees high in the south-east, clouds 2 km: shadows fall to the north-west.
     north, west = (round(metres * n / EDGE) for metres in (600, 700))
@@ -344,13 +341,12 @@ def _clouds(rng: np.random.Generator, n: int, cover: float) -> tuple[Floats, Flo
 def _seen(n: int, swath: Edges) -> Bools:
     """The pixels that lie wholly in the swath, so that its footprint covers all that is valid."""
     west_top, east_top, east_bottom, west_bottom = swath
-    west, east = (
-        np.linspace(west_top, west_bottom, n + 1),
-        np.linspace(east_top, east_bottom, n + 1),
-    )
+    west = np.linspace(west_top, west_bottom, n + 1)[:, None]
+    east = np.linspace(east_top, east_bottom, n + 1)[:, None]
     x = np.linspace(WEST, EAST, n + 1)
-    left, right = np.maximum(west[:-1], west[1:]), np.minimum(east[:-1], east[1:])
-    return (x[:-1] >= left[:, None]) & (x[1:] <= right[:, None])
+    whole_west = x[:-1] >= np.maximum(west[:-1], west[1:])
+    whole_east = x[1:] <= np.minimum(east[:-1], east[1:])
+    return whole_west & whole_east
 
 
 def _numbers(reflectance: Floats, shift: int) -> Numbers:
@@ -362,10 +358,17 @@ def _numbers(reflectance: Floats, shift: int) -> Numbers:
 
 
 def _write_cog(path: Path, pixels: Classes | Numbers, grid: GeoBox, *, overviews: str) -> None:
-    layout = {"driver": "COG", "compress": "deflate", "predictor": "yes", "blocksize": 512}
-    profile = {"dtype": pixels.dtype, "count": 1, "nodata": 0, "crs": CRS}
-    profile |= {"height": grid.shape.y, "width": grid.shape.x, "transform": grid.transform}
-    with rasterio.open(path, "w", **layout, **profile, overview_resampling=overviews) as file:
+    """Write a band as a cloud-optimized GeoTIFF; `overviews` says how they are resampled."""
+    height, width = grid.shape
+    layout: dict[str, object] = {
+        "driver": "COG",
+        "blocksize": 512,
+        "overview_resampling": overviews,
+    }
+    layout |= {"compress": "deflate", "predictor": "yes", "num_threads": "all_cpus"}
+    layout |= {"overview_count": max(1, (width // 1000).bit_length())}  # down to about 1000 pixels
+    profile = {"count": 1, "dtype": pixels.dtype, "nodata": 0, "height": height, "width": width}
+    with rasterio.open(path, "w", crs=CRS, transform=grid.transform, **profile, **layout) as file:
         file.write(pixels, 1)
 
 
@@ -374,12 +377,11 @@ def _item(overpass: _Overpass, classes: Classes, grid: GeoBox) -> dict[str, obje
     seen = np.count_nonzero(classes)
     cloudy = np.count_nonzero((classes == 8) | (classes == 9))
     footprint = _footprint(overpass.swath)
-    extensions = ("eo/v1.1.0", "grid/v1.1.0", "projection/v1.1.0", "raster/v1.1.0")
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "stac_extensions": [
-            f"https://stac-extensions.github.io/{e}/schema.json" for e in extensions
+            f"https://stac-extensions.github.io/{e}/schema.json" for e in EXTENSIONS
         ],
         "id": overpass.id,
         "collection": "sentinel-2-l2a",
@@ -397,10 +399,7 @@ def _item(overpass: _Overpass, classes: Classes, grid: GeoBox) -> dict[str, obje
             "proj:epsg": 32610,
         },
         "links": [],
-        "assets": {
-            name: _asset(overpass, name, band, grid)
-            for name, band in (*BANDS.items(), ("scl", "SCL"))
-        },
+        "assets": {name: _asset(overpass, name, grid) for name in (*BANDS, "scl")},
     }
 
 
@@ -408,24 +407,23 @@ def _footprint(swath: Edges) -> shapely.Polygon:
     """What of the tile lies in the swath, in degrees."""
     strip = shapely.Polygon(zip(swath, (NORTH, NORTH, SOUTH, SOUTH), strict=True))
     # A straight edge on the map is a curve in degrees: a point every 5 km keeps it within a metre.
-    outline = shapely.segmentize(strip & shapely.box(*BOUNDS), 5000).exterior.coords
+    outline = shapely.segmentize(strip.intersection(shapely.box(*BOUNDS)), 5000)
     to_degrees = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True).transform
-    return shapely.orient_polygons(shapely.Polygon(zip(*to_degrees(*zip(*outline)))))
+    x, y = to_degrees(*shapely.get_coordinates(outline).T)
+    return shapely.Polygon(np.round([x, y], 7).T[::-1])  # GeoJSON rings run counter-clockwise
 
 
-def _asset(overpass: _Overpass, name: str, band: str, grid: GeoBox) -> dict[str, object]:
-    raster = {"nodata": 0, "spatial_resolution": round(grid.resolution.x)}
+def _asset(overpass: _Overpass, name: str, grid: GeoBox) -> dict[str, object]:
+    """A file of the scene: where it is, its grid, and how its numbers become reflectance."""
     asset: dict[str, object] = {
-        "href": overpass.href(band, grid),
+        "href": overpass.href(BANDS.get(name, "SCL"), grid),
         "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "roles": ["data"],
         "proj:shape": list(grid.shape),
         "proj:transform": list(grid.transform)[:6],
     }
-    if name == "scl":
-        return asset | {"roles": ["data"], "raster:bands": [raster | {"data_type": "uint8"}]}
-    stored = {"data_type": "uint16", "scale": 0.0001, "offset": 0 - overpass.shift / 10_000}
-    return asset | {
-        "roles": ["data", "reflectance"],
-        "eo:bands": [{"name": name, "common_name": name}],
-        "raster:bands": [raster | stored],
-    }
+    band = {"nodata": 0, "data_type": "uint8", "spatial_resolution": round(grid.resolution.x)}
+    if name in BANDS:
+        band |= {"data_type": "uint16", "scale": 0.0001, "offset": 0 - overpass.shift / 10_000}
+        asset["eo:bands"] = [{"name": name, "common_name": name}]
+    return asset | {"raster:bands": [band]}

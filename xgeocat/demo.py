@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 #: Lake Tahoe and its shores: west, south, east, north in degrees.
 TAHOE = (-120.25, 38.90, -119.88, 39.28)
 UNKNOWN = 255
+#: Near-infrared reflectance below which ground may be water.
+DARK = 0.15
 #: Classes of the Sentinel-2 scene classification that hide the ground.
 HIDDEN = (0, 1, 3, 8, 9, 10)
 
 
 def water(batch: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Water mask by the normalised difference water index (McFeeters 1996).
+    """Water mask by the normalised difference water index (McFeeters 1996), above 0.
+
+    Snow has such an index too, but is bright in the near infrared, where water is dark.
 
     Parameters
     ----------
@@ -42,7 +46,7 @@ def water(batch: NDArray[np.float32]) -> NDArray[np.uint8]:
         Shape ``(patch, y, x)``, uint8: 1 water, 0 land, 255 not known (cloud, shadow, no data).
     """
     green, nir, scl = batch[:, 0], batch[:, 1], batch[:, 2]
-    mask = (green - nir > 0).astype(np.uint8)
+    mask = ((green > nir) & (nir < DARK)).astype(np.uint8)
     mask[~np.isfinite(green + nir + scl) | np.isin(scl, HIDDEN)] = UNKNOWN
     return mask
 
@@ -120,7 +124,7 @@ def _draw(hits: xr.Dataset, masks: Sequence[xr.DataArray], path: Path) -> Path:
     grid = figure.add_gridspec(2, columns, width_ratios=[2.05, *[1] * (columns - 1)])
     _draw_input(figure.add_subplot(grid[:, 0]), pictures[clearest], masks[clearest])
     for i, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
-        _draw_mask(figure.add_subplot(grid[i % 2, 1 + i // 2]), picture, mask)
+        _draw_mask(figure.add_subplot(grid[i // (columns - 1), 1 + i % (columns - 1)]), picture, mask)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

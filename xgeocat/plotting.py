@@ -32,7 +32,7 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def footprints(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Draw the footprints of a catalog, coloured by time.
+    """Draw the footprints of a catalog, from the oldest (dark) to the newest (yellow).
 
     Parameters
     ----------
@@ -55,11 +55,15 @@ def footprints(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     crs = footprint_index(ds).crs
     if len(table):
-        table.plot(ax=ax, column=START, cmap="viridis", alpha=0.35, edgecolor="black")
-        ax.set_aspect("equal" if crs.is_projected else "auto")
-    unit = "°" if crs.is_geographic else " [m]"
-    ax.set_xlabel(f"{'longitude' if crs.is_geographic else 'x'}{unit}")
-    ax.set_ylabel(f"{'latitude' if crs.is_geographic else 'y'}{unit}")
+        import matplotlib as mpl
+
+        ages = np.argsort(np.argsort(footprint_index(ds).start)) / max(len(table) - 1, 1)
+        colours = mpl.colormaps["viridis"](ages)
+        table.plot(ax=ax, color=colours, alpha=0.12)
+        table.boundary.plot(ax=ax, color=colours, linewidth=1.5)
+    names, unit = (("longitude", "latitude"), "°") if crs.is_geographic else (("x", "y"), "m")
+    ax.set_xlabel(f"{names[0]} [{unit}]")
+    ax.set_ylabel(f"{names[1]} [{unit}]")
     ax.set_title(f"{len(table)} scenes, {crs.to_string()}")
     return ax
 

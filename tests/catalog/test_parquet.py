@@ -33,7 +33,7 @@ def ds(make_item):
     return xgc.from_items(
         make_item(f"s{i}", box(i, 0, i + 1, 1), f"2024-0{i + 1}-01T00:00:00Z", number=i,
                   assets={"red": red} if i else {"red": red, "nir": {**red, "title": "NIR"}},
-                  flag=bool(i % 2), **{"eo:cloud_cover": i * 1.5, "nested": {"a": [1, {"b": None}]}})
+                  flag=bool(i % 2), **{"eo:cloud_cover": i * 1.5, "nested": {"a": {"b": [1, 2]}}})
         for i in range(4)
     )  # fmt: skip
 
@@ -300,7 +300,11 @@ def test_stac_geoparquet_reads_the_same_items(ds, tmp_path):
 def test_rustac_reads_the_same_items(ds, tmp_path):
     rustac = pytest.importorskip("rustac")
     path = ds.geocat.to_geoparquet(tmp_path / "c.parquet")
-    found = asyncio.run(rustac.read(str(path)))["features"]
+
+    async def read():
+        return (await rustac.read(str(path)))["features"]
+
+    found = asyncio.run(read())
     assert [i["id"] for i in found] == list(ds.scene.values)
     assert [i["properties"]["eo:cloud_cover"] for i in found] == [0, 1.5, 3, 4.5]
     assert [i["assets"]["red"]["href"] for i in found] == ["https://example.com/r.tif"] * 4
@@ -310,12 +314,12 @@ def test_rustac_reads_the_same_items(ds, tmp_path):
 def check_foreign(found, made):
     """The same rows, whatever columns the writer had to fill with nulls."""
     assert list(found.scene.values) == list(made.scene.values)
-    for name in ("start_time", "end_time", "collection", "href", "proj:code", "nodata", "scale",
-                 "offset", "proj:shape", "proj:transform", "eo:cloud_cover", "flag"):  # fmt: skip
-        xr.testing.assert_equal(found[name].drop_vars("geometry").sel(asset=made.asset)
-                                if "asset" in found[name].dims
-                                else found[name].drop_vars("geometry"),
-                                made[name].drop_vars("geometry"))  # fmt: skip
+    found = found.sel(asset=made.asset)
+    for name in ("start_time", "end_time", "eo:cloud_cover", "flag", "nodata", "scale", "offset",
+                 "proj:shape", "proj:transform"):  # fmt: skip
+        np.testing.assert_array_equal(found[name].values, made[name].values, name)
+    for name in ("collection", "href", "proj:code", "dtype"):
+        assert (found[name].fillna("-").values == made[name].fillna("-").values).all(), name
     assert all(a.equals(b) for a, b in zip(found.geometry.values, made.geometry.values, strict=True))
     assert list(found.geocat.query((2.2, 0.2, 2.8, 0.8)).scene.values) == ["s2"]
 
@@ -328,7 +332,11 @@ def test_a_file_of_stac_geoparquet_is_read(ds, tmp_path):
 
 def test_a_file_of_rustac_is_read(ds, tmp_path):
     rustac = pytest.importorskip("rustac")
-    asyncio.run(rustac.write(str(tmp_path / "c.parquet"), to_dicts(ds)))
+
+    async def write():
+        await rustac.write(str(tmp_path / "c.parquet"), to_dicts(ds))
+
+    asyncio.run(write())
     check_foreign(xgc.open_catalog(tmp_path / "c.parquet"), ds)
 
 
@@ -337,9 +345,9 @@ def test_a_file_of_rustac_is_read(ds, tmp_path):
     [("1000-sentinel-2-items", 1000), ("100-landsat-items", 100),
      ("sentinel-1-global-mosaics", None)],
 )  # fmt: skip
-def test_real_foreign_files_are_read_row_by_row(name, count, shared_data):
+def test_real_foreign_files_are_read_row_by_row(name, count, shared_data, planetary_computer):
     path = shared_data / "stac" / f"{name}.parquet"
-    ds = xgc.open_catalog(path)
+    ds = planetary_computer if count == 1000 else xgc.open_catalog(path)
     frame = gpd.read_parquet(path)
     assert ds.sizes["scene"] == len(frame) == (count or len(frame))
     assert list(ds.scene.values) == list(frame["id"])

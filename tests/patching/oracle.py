@@ -1,4 +1,4 @@
-"""An independent answer for everything the room does: slow, plain, written from the design's words."""
+"""An independent answer for all that the room does: slow, plain, from the design's words."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def window(name, size):
 
 
 def box(start, size, shape, crop):
-    """Cells a patch answers for: its own, less the crop, which the field's own edge does not pay."""
+    """Cells a patch answers for: its own, less the crop, which is kept on the field's edge."""
     lo = [0 if s == 0 else s + c for s, c in zip(start, crop, strict=True)]
     hi = [
         n if s + k >= n else s + k - c for s, k, n, c in zip(start, size, shape, crop, strict=True)

@@ -95,7 +95,7 @@ SUBSETS = {
 @pytest.mark.parametrize("operation", SUBSETS.values(), ids=SUBSETS.keys())
 def test_a_subset_goes_where_it_came_from(patches, field, operation):
     some = operation(patches)
-    starts = list(zip(some["y_start"].values, some["x_start"].values))
+    starts = list(zip(some["y_start"].values, some["x_start"].values, strict=True))
     reached = np.zeros(field.shape, bool)
     for y, x in starts:
         reached[y : y + 5, x : x + 5] = True

@@ -14,7 +14,7 @@ BOUNDARIES = ("shift", "pad", "drop")
 
 
 def starts_of(patches):
-    return list(zip(patches["y_start"].values.tolist(), patches["x_start"].values.tolist()))
+    return list(map(tuple, np.stack([patches["y_start"], patches["x_start"]], axis=-1).tolist()))
 
 
 # --- what is cut ----------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_nodata_declared_in_the_encoding_survives(positive, chunks):
     assert 0 in (back.encoding.get("_FillValue"), back.attrs.get("nodata"))
 
 
-# --- law 4: chunking, order and scheduler change nothing -------------------------------------------
+# --- law 4: chunking, order and scheduler change nothing ------------------------------------------
 
 
 @given(st.data())

@@ -101,7 +101,7 @@ def _boxes(bbox: Sequence[float] | None) -> list[Sequence[float] | None]:
 
 
 def _all_items(pages: Iterator[Json], max_items: int | None, progress: bool) -> Iterator[Json]:
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     seen, matched = 0, None
     with tqdm(desc="search", unit=" items", disable=not progress) as bar:

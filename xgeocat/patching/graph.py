@@ -58,10 +58,7 @@ class Selectable(da.Array):
         select: Callable[[Selection], da.Array | None],
     ) -> Selectable:
         """Make the array from its tasks and from what builds it again (None: it cannot)."""
-        # dask's own array does not match dask's own protocol, to a type checker.
-        dependencies = cast("Sequence[DaskCollection]", sources)
-        graph = HighLevelGraph.from_collections(name, tasks, dependencies=dependencies)
-        self = cls(graph, name, chunks, dtype=dtype)
+        self = cls(_graph(name, tasks, sources), name, chunks, dtype=dtype)
         self._select = select
         return self
 
@@ -72,6 +69,12 @@ class Selectable(da.Array):
             if selected is not None:
                 return selected
         return da.Array.__getitem__(self, index)
+
+
+def _graph(name: str, tasks: Tasks, sources: Sequence[da.Array]) -> HighLevelGraph:
+    # dask's own array does not match dask's own protocol, to a type checker.
+    dependencies = cast("Sequence[DaskCollection]", sources)
+    return HighLevelGraph.from_collections(name, tasks, dependencies=dependencies)
 
 
 def _selection(index: object, shape: tuple[int, ...]) -> Selection | None:
@@ -391,17 +394,17 @@ def write(source: da.Array, target: Target, label: str) -> None:
     """
     token = tokenize(source.name, label)
     edges = [_edges(chunks) for chunks in source.chunks]
-    tasks: dict[TaskKey, Task] = {}
-    written: TaskKey | None = None
+    tasks: Tasks = {}
+    written: Key | None = None
     for block in product(*map(range, source.numblocks)):
         region = tuple(map(slice, *_bounds(block, edges)))
-        key: TaskKey = (f"write-{token}", *block)
+        key: Key = (f"write-{token}", *block)
         tasks[key] = Task(key, _write_block, TaskRef((source.name, *block)), target, region)
-        so_far: TaskKey = (f"written-{token}", *block)
+        so_far: Key = (f"written-{token}", *block)
         before = [] if written is None else [TaskRef(written)]
         tasks[so_far] = Task(so_far, _nothing, TaskRef(key), *before)
         written = so_far
-    graph = HighLevelGraph.from_collections(f"write-{token}", tasks, dependencies=[source])
+    graph = _graph(f"write-{token}", tasks, [source])
     compute_as_if_collection(da.Array, graph, [written])
 
 

@@ -102,7 +102,7 @@ def run(
     ValueError
         When two slices have the same name, so that their outputs would.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     slices = list(domain.slices())
     _require_unique_names(slices)
