@@ -49,7 +49,8 @@ SKIES = (
     (0.45, WHOLE, "05.10"), (0.18, CUT_WEST, "05.10"), (0.01, WHOLE, "05.10"),
 )  # fmt: skip
 
-EXTENSIONS = ("eo/v1.1.0", "grid/v1.1.0", "projection/v1.1.0", "raster/v1.1.0")
+COLLECTION = "https://earth-search.aws.element84.com/v1/collections/sentinel-2-l2a"
+EXTENSION = "https://stac-extensions.github.io/{}/v1.1.0/schema.json"
 BANDS = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08"}
 # Surface reflectance in these bands. But for snow, only water has more green than near infrared.
 SPECTRA = {
@@ -133,7 +134,7 @@ def lake_tahoe(
         from tqdm import tqdm
 
         passes = tqdm(passes, desc="Lake Tahoe", unit="scene")
-    grid = GeoBox.from_bbox(BOUNDS, CRS, resolution=resolution)
+    grid = GeoBox.from_bbox(BOUNDS, CRS, resolution=resolution, tight=True)
     ground = _ground(grid, np.random.default_rng(seed))
     root = Path(path)
     root.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def _noise(rng: np.random.Generator, n: int, slope: float, longest: float) -> Fl
     waves = int(EDGE / 240)
     frequency = np.hypot(np.fft.fftfreq(2 * waves, 0.5 / waves)[:, None], np.arange(waves))
     amplitude = np.where(frequency * longest < EDGE, 0, np.maximum(frequency, 1) ** -slope)
-    amplitude *= np.exp(-np.square(frequency * 450 / EDGE))  # soft in detail: files stay small
+    amplitude *= np.exp(-np.square(frequency * 520 / EDGE))  # soft in detail: files stay small
     real, imaginary = amplitude * rng.standard_normal((2, *amplitude.shape))
     drawn = (real + 1j * imaginary) / np.sqrt(2 * np.sum(real**2 + imaginary**2))
     keep = min(n // 2, waves)
@@ -241,10 +242,9 @@ def _ground(grid: GeoBox, rng: np.random.Generator) -> _Ground:
     n = grid.shape.x
     water, shallows = _lakes(grid, rng)
     elevation, rain = _terrain(n, rng)
-    southward, eastward = np.gradient(elevation, EDGE / n)
-    light: Floats = np.clip(
-        1 - 1.1 * (eastward + southward), 0.45, 1.6
-    )  # the sun is in the south-east
+    southward: Floats = np.gradient(elevation, EDGE / n, axis=0)
+    eastward: Floats = np.gradient(elevation, EDGE / n, axis=1)
+    light = np.clip(1 - 1.1 * (eastward + southward), 0.45, 1.6)  # the sun is in the south-east
 
     thicket, outcrop = _noise(rng, n, 1.5, 12_000), _noise(rng, n, 1.6, EDGE / 3)
     forest = rain + 0.75 * (1 - rain) * _ramp(elevation + 60 * thicket, 1650, 1950)
@@ -360,15 +360,12 @@ def _numbers(reflectance: Floats, shift: int) -> Numbers:
 def _write_cog(path: Path, pixels: Classes | Numbers, grid: GeoBox, *, overviews: str) -> None:
     """Write a band as a cloud-optimized GeoTIFF; `overviews` says how they are resampled."""
     height, width = grid.shape
-    layout: dict[str, object] = {
-        "driver": "COG",
-        "blocksize": 512,
-        "overview_resampling": overviews,
-    }
-    layout |= {"compress": "deflate", "predictor": "yes", "num_threads": "all_cpus"}
-    layout |= {"overview_count": max(1, (width // 1000).bit_length())}  # down to about 1000 pixels
-    profile = {"count": 1, "dtype": pixels.dtype, "nodata": 0, "height": height, "width": width}
-    with rasterio.open(path, "w", crs=CRS, transform=grid.transform, **profile, **layout) as file:
+    levels = max(1, (width // 1000).bit_length())  # down to about 1000 pixels
+    layout = {"driver": "COG", "blocksize": 512, "overview_count": levels}
+    layout |= {"compress": "deflate", "level": 3, "predictor": "yes", "num_threads": "all_cpus"}
+    layout |= {"count": 1, "dtype": pixels.dtype, "nodata": 0, "height": height, "width": width}
+    georeference = {"crs": CRS, "transform": grid.transform}
+    with rasterio.open(path, "w", overview_resampling=overviews, **layout, **georeference) as file:
         file.write(pixels, 1)
 
 
@@ -381,13 +378,14 @@ def _item(overpass: _Overpass, classes: Classes, grid: GeoBox) -> dict[str, obje
         "type": "Feature",
         "stac_version": "1.0.0",
         "stac_extensions": [
-            f"https://stac-extensions.github.io/{e}/schema.json" for e in EXTENSIONS
+            EXTENSION.format(name) for name in ("eo", "grid", "projection", "raster")
         ],
         "id": overpass.id,
         "collection": "sentinel-2-l2a",
         "geometry": mapping(footprint),
         "bbox": list(footprint.bounds),
         "properties": {
+            "description": "Painted by xgeocat.datasets.lake_tahoe, not measured.",
             "datetime": f"{overpass.day}T18:49:21Z",
             "platform": f"sentinel-2{overpass.satellite.lower()}",
             "constellation": "sentinel-2",
@@ -398,7 +396,7 @@ def _item(overpass: _Overpass, classes: Classes, grid: GeoBox) -> dict[str, obje
             "grid:code": "MGRS-10SGJ",
             "proj:epsg": 32610,
         },
-        "links": [],
+        "links": [{"rel": "collection", "type": "application/json", "href": COLLECTION}],
         "assets": {name: _asset(overpass, name, grid) for name in (*BANDS, "scl")},
     }
 

@@ -124,7 +124,9 @@ def _draw(hits: xr.Dataset, masks: Sequence[xr.DataArray], path: Path) -> Path:
     grid = figure.add_gridspec(2, columns, width_ratios=[2.05, *[1] * (columns - 1)])
     _draw_input(figure.add_subplot(grid[:, 0]), pictures[clearest], masks[clearest])
     for i, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
-        _draw_mask(figure.add_subplot(grid[i // (columns - 1), 1 + i % (columns - 1)]), picture, mask)
+        _draw_mask(
+            figure.add_subplot(grid[i // (columns - 1), 1 + i % (columns - 1)]), picture, mask
+        )
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

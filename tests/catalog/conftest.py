@@ -85,19 +85,21 @@ def brute_force() -> Callable[..., tuple[set[str], set[str]]]:
         def moved(series):
             if series.crs == gpd.GeoSeries([], crs=crs).crs:
                 return series
-            west, south, east, north = series.total_bounds
-            step = max(east - west, north - south) / ORACLE_PIECES
-            return (series.segmentize(step) if step > 0 else series).to_crs(crs)
+            box = series.bounds
+            step = np.maximum(box.maxx - box.minx, box.maxy - box.miny) / ORACLE_PIECES
+            fine = shapely.segmentize(series.values, np.where(step > 0, step, 1))
+            return gpd.GeoSeries(fine, crs=series.crs).to_crs(crs)
 
         scenes = moved(gpd.GeoSeries(list(footprints), crs=4326))
-        place = moved(gpd.GeoSeries([aoi], crs=aoi_crs))[0]
-        place = place if place.is_valid else shapely.make_valid(place)
+        place = moved(gpd.GeoSeries([aoi], crs=aoi_crs).explode()).union_all()
+        hit = scenes.intersects(place)
         if not tolerance:
-            found = {f"s{i}" for i in np.flatnonzero(scenes.intersects(place))}
+            found = {f"s{i}" for i in np.flatnonzero(hit)}
             return found, found
-        must = scenes.buffer(-tolerance).intersects(place) | scenes.intersects(
-            place.buffer(-tolerance)
-        )
+        less = place.buffer(-tolerance, join_style="mitre")
+        must = scenes.intersects(less) | scenes[hit].buffer(
+            -tolerance, join_style="mitre"
+        ).intersects(place).reindex(scenes.index, fill_value=False)
         may = scenes.distance(place) <= tolerance
         return {f"s{i}" for i in np.flatnonzero(must)}, {f"s{i}" for i in np.flatnonzero(may)}
 

@@ -10,7 +10,7 @@ import pyproj
 import pytest
 import shapely
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
@@ -84,8 +84,8 @@ def region_in(region, crs):
 
 
 def grid_over(window, crs):
-    west, south, east, north = window
-    return GeoBox.from_bbox(window, crs, shape=(7, 9)), box(west, south, east, north)
+    grid = GeoBox.from_bbox(window, crs, shape=(7, 9), tight=True)
+    return grid, box(*grid.boundingbox.bbox)
 
 
 def feature(geometry):
@@ -117,10 +117,12 @@ CARRIED = {
     "geobox": lambda w, k, crs: grid_over(w, crs),
     "geoslice": lambda w, k, crs: (xgc.GeoSlice(w, crs=crs), box(*w)),
     "geoslice of a geobox": lambda w, k, crs: (
-        xgc.GeoSlice(geobox=grid_over(w, crs)[0]), box(*w)),
-    "dataarray": lambda w, k, crs: (odc.geo.xr.xr_zeros(grid_over(w, crs)[0], "uint8"), box(*w)),
+        xgc.GeoSlice(geobox=grid_over(w, crs)[0]), grid_over(w, crs)[1]),
+    "dataarray": lambda w, k, crs: (
+        odc.geo.xr.xr_zeros(grid_over(w, crs)[0], "uint8"), grid_over(w, crs)[1]),
     "dataset": lambda w, k, crs: (
-        odc.geo.xr.xr_zeros(grid_over(w, crs)[0], "uint8").to_dataset(name="red"), box(*w)),
+        odc.geo.xr.xr_zeros(grid_over(w, crs)[0], "uint8").to_dataset(name="red"),
+        grid_over(w, crs)[1]),
 }  # fmt: skip
 GEOJSON = {
     "geometry": lambda w, k: (mapping(shape_in(k, *w)), shape_in(k, *w)),
@@ -139,7 +141,7 @@ def two(window):
 @pytest.mark.parametrize("kind", BARE)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None)
 def test_an_aoi_in_the_catalog_s_crs_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -157,7 +159,7 @@ def test_an_aoi_in_the_catalog_s_crs_finds_what_brute_force_finds(
 @pytest.mark.parametrize("kind", CARRIED)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None)
 def test_an_aoi_in_another_crs_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -174,7 +176,7 @@ def test_an_aoi_in_another_crs_finds_what_brute_force_finds(
 @pytest.mark.parametrize("kind", GEOJSON)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None)
 def test_geojson_is_in_degrees_and_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -317,23 +319,31 @@ def test_a_projected_catalog_keeps_scenes_across_180_in_one_place(convention, cr
         assert ids(ds.geocat.query(mapping(Point(lon, 60.6)))) == expected
 
 
-@pytest.mark.parametrize("crs", ["EPSG:32601", "EPSG:32660", "EPSG:3413"])
-@given(st.data())
-@settings(max_examples=15, deadline=None)
-def test_a_projected_aoi_across_180_finds_what_brute_force_finds(make_catalog, crs, data):
-    to_crs = pyproj.Transformer.from_crs(4326, crs, always_xy=True)
-    x, y = to_crs.transform(180, 70)
-    w, s = (data.draw(st.integers(-100, 60)) * 1000 for _ in range(2))
-    e, n = w + data.draw(st.integers(1, 80)) * 1000, s + data.draw(st.integers(1, 80)) * 1000
-    aoi = gpd.GeoSeries([box(x + w, y + s, x + e, y + n)], crs=crs)
+@pytest.fixture(scope="module")
+def scenes_around_180(make_catalog):
+    """Many small scenes around 180 degrees: (footprints with continuous longitudes, catalog)."""
     true = [box(lon, lat, lon + 0.9, lat + 0.4) for lon in np.arange(176.3, 184, 0.97)
             for lat in np.arange(68.6, 71.5, 0.53)]  # fmt: skip
-    in_crs = gpd.GeoSeries(true, crs=4326).segmentize(0.01).to_crs(crs)
-    near = in_crs.distance(aoi[0]) < 5
-    well = in_crs.buffer(-5).intersects(aoi[0])
-    found = set(ids(make_catalog([as_written(f, "split") for f in true]).geocat.query(aoi)))
-    assert {f"s{i}" for i in np.flatnonzero(well)} <= found
-    assert found <= {f"s{i}" for i in np.flatnonzero(near)}
+    return gpd.GeoSeries(true, crs=4326), make_catalog([as_written(f, "split") for f in true])
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32601", "EPSG:32660", "EPSG:3413"])
+@given(west=st.integers(-100, 60), south=st.integers(-100, 60), width=st.integers(1, 80),
+       height=st.integers(1, 80))  # fmt: skip
+@settings(max_examples=20, deadline=None)
+def test_a_projected_aoi_across_180_finds_what_brute_force_finds(
+    scenes_around_180, crs, west, south, width, height
+):
+    true, ds = scenes_around_180
+    x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(180, 70)
+    aoi = box(west, south, west + width, south + height)
+    aoi = gpd.GeoSeries([shapely.transform(aoi, lambda xy: xy * 1000 + (x, y))], crs=crs)
+    in_crs = true.segmentize(0.02).to_crs(crs)
+    must = in_crs.intersects(aoi[0].buffer(-5))
+    may = in_crs.distance(aoi[0]) < 5
+    found = set(ids(ds.geocat.query(aoi)))
+    assert {f"s{i}" for i in np.flatnonzero(must)} <= found
+    assert found <= {f"s{i}" for i in np.flatnonzero(may)}
 
 
 def test_a_grid_across_180_is_an_aoi_there_and_not_round_the_globe(shared_data, make_catalog):

@@ -135,7 +135,9 @@ def points(items, work, every, prepare=None):
     begin()
     total = changes(lambda: run(items, out), out, work / "count")
     report = {"points": 0, "total": total, "bad": []}
-    for n in [*range(1, total + 1, every), *range(max(total - 5, 1), total + 1)]:
+    # The first and the last changes are those of the ledger, and every one of them counts.
+    ledger = [*range(1, 5), *range(max(total - 4, 1), total + 1)]
+    for n in sorted({*ledger, *range(1, total + 1, every)}):
         begin()
 
         def dying(n=n):

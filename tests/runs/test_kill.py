@@ -51,23 +51,22 @@ def check(found, most):
 def test_killed_before_some_changes_of_files_and_resumed_the_output_is_the_same(
     items_file, report, tmp_path
 ):
-    check(report("points", items_file(2, shape=(40, 50)), tmp_path, 60), 5)
+    check(report("points", items_file(2, shape=(40, 50)), tmp_path, 60), 8)
 
 
 def test_killed_while_a_failure_is_mended_and_resumed_the_output_is_the_same(
     items_file, report, tmp_path
 ):
-    check(report("mended", items_file(2, shape=(40, 50)), tmp_path, 1000), 4)
+    check(report("mended", items_file(2, shape=(40, 50)), tmp_path, 1000), 6)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("task", ["points", "mended"])
+@pytest.mark.parametrize(("task", "every"), [("points", 3), ("mended", 2)])
 def test_killed_before_any_change_of_a_file_and_resumed_the_output_is_the_same(
-    items_file, report, tmp_path, task
+    items_file, report, tmp_path, task, every
 ):
-    found = report(task, items_file(2, shape=(40, 50)), tmp_path, 1)
-    check(found, found["total"])
+    check(report(task, items_file(2, shape=(40, 50)), tmp_path, every), 40)
 
 
 @pytest.fixture
@@ -132,7 +131,7 @@ def test_killed_at_random_moments_and_resumed_the_output_is_the_same(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", range(2, 4))
 def test_killed_at_many_random_moments_and_resumed_the_output_is_the_same(
     start, items_file, tmp_path, tree, seed
 ):

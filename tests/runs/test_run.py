@@ -340,6 +340,59 @@ def test_a_run_over_a_raster_is_named_by_time_and_reloads(make_pipe, tmp_path):
         scenes.assert_same(got, want)
 
 
+def across_180(path, cut):
+    """Footprint of a grid across 180 degrees: cut in two there, or with longitudes beyond."""
+    outline = scenes.outline(path)
+    unrolled = scenes.shapely.transform(
+        outline, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]])
+    )
+    if not cut:
+        return unrolled
+    west = unrolled & scenes.shapely.box(0, -90, 180, 90)
+    east = scenes.shapely.transform(unrolled & scenes.shapely.box(180, -90, 360, 90), lambda xy: xy - (360, 0))
+    return scenes.shapely.MultiPolygon([west, east])
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("zone", ["EPSG:32601", "EPSG:32660"])
+def test_scenes_across_180_degrees_run_and_are_found_there(make_archive, make_pipe, tmp_path, zone, cut):
+    easting = 350000 if zone == "EPSG:32601" else 650000
+    grid = scenes.Affine(1200, 0, easting - 45 * 1200, 0, -1200, 7500000)
+    items = make_archive(2, crs=zone, transform=grid)
+    for item in items:
+        footprint = across_180(item["assets"]["red"]["href"], cut)
+        item |= {"geometry": scenes.shapely.geometry.mapping(footprint), "bbox": list(footprint.bounds)}
+    domain = xgc.from_items(items).geocat.domain()
+    out = run(make_pipe(), domain, tmp_path / "out")
+    assert out.sizes["scene"] == 2
+    for aoi, count in [((179.9, 67.0, -179.9, 67.1), 2), ((0, 66, 10, 68), 0), ((-100, 66, 100, 68), 0)]:
+        assert out.geocat.query(aoi).sizes["scene"] == count
+    for i, piece in enumerate(out.geocat.domain().slices()):
+        got = out.geocat.domain().load(piece)["prediction"].values[0]
+        scenes.assert_same(got, ndvi(bands_of(domain.catalog, i)[None])[0])
+
+
+def test_a_failure_that_cannot_be_described_is_recorded_all_the_same(
+    make_domain, make_pipe, tmp_path, monkeypatch
+):
+    """Recording a failure must not end the run."""
+    from xgeocat.runs import run as module
+
+    whole = module.reproject
+
+    def fails(where, crs, *args):
+        if len(calls) < 2 and not calls.append(1):
+            raise scenes.shapely.errors.GEOSException("TopologyException")
+        return whole(where, crs, *args)
+
+    calls = []
+    monkeypatch.setattr(module, "reproject", fails)
+    with pytest.warns(RunFailuresWarning):
+        out = run(make_pipe(), make_domain(3), tmp_path / "out")
+    assert out.sizes["scene"] == 2
+    assert xgc.failures(tmp_path / "out").scene.values.tolist() == ["s0"]
+
+
 # --- ids ------------------------------------------------------------------------------------------
 
 NASTY = ["../../x", "a/b", "a_b", "a b", ".hidden", "x" * 300, "ä雪🛰", "/abs", "a.zarr", "a#b?c", "a%20b"]

@@ -1,13 +1,13 @@
 """The only module that builds dask graphs: cut, apply and stitch, a few tasks per block.
 
-What it builds are ordinary dask arrays that can do one thing more: sliced, they build themselves
-again for what was asked (`Selectable`). So a corner of a stitched field costs the patches that
+What it builds are dask arrays that can do one thing more: sliced, they build themselves again for
+what was asked (`Selectable`). So a corner of a stitched field costs the patches that
 reach the corner, and not the blocks around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from typing import Protocol, TypeAlias, cast
 
@@ -21,10 +21,9 @@ from dask.typing import DaskCollection, Key
 from xgeocat.patching.apply import Answer, Batching, run_batches
 from xgeocat.patching.fold import Blend, Partial, finish, fold, fold_edges
 from xgeocat.patching.patch import cut as cut_blocks
+from xgeocat.patching.selectable import Selectable, Selection, is_whole
 from xgeocat.patching.tiling import Array, Ints, Tiling, interiors
 
-#: One entry per dimension of an array: what of it was asked for.
-Selection: TypeAlias = tuple[int | slice | Array, ...]
 Tasks: TypeAlias = dict[Key, Task]
 #: Number of a block along each dimension, and its first and past-the-last cell.
 Block: TypeAlias = tuple[int, ...]
@@ -42,60 +41,10 @@ class Target(Protocol):
     def __setitem__(self, region: tuple[slice, ...], values: Array) -> None: ...
 
 
-class Selectable(da.Array):
-    """A dask array that builds itself again for a selection, where it can."""
-
-    _select: Callable[[Selection], da.Array | None]
-
-    @classmethod
-    def build(
-        cls,
-        name: str,
-        tasks: Tasks,
-        sources: Sequence[da.Array],
-        chunks: tuple[tuple[int, ...], ...],
-        dtype: np.dtype,
-        select: Callable[[Selection], da.Array | None],
-    ) -> Selectable:
-        """Make the array from its tasks and from what builds it again (None: it cannot)."""
-        self = cls(_graph(name, tasks, sources), name, chunks, dtype=dtype)
-        self._select = select
-        return self
-
-    def __getitem__(self, index: object) -> da.Array:
-        selection = _selection(index, self.shape)
-        if selection is not None:
-            selected = self._select(selection)
-            if selected is not None:
-                return selected
-        return da.Array.__getitem__(self, index)
-
-
 def _graph(name: str, tasks: Tasks, sources: Sequence[da.Array]) -> HighLevelGraph:
     # dask's own array does not match dask's own protocol, to a type checker.
     dependencies = cast("Sequence[DaskCollection]", sources)
     return HighLevelGraph.from_collections(name, tasks, dependencies=dependencies)
-
-
-def _selection(index: object, shape: tuple[int, ...]) -> Selection | None:
-    """Write an index as one entry a dimension; None where it is of another kind, or everything."""
-    key = index if isinstance(index, tuple) else (index,)
-    if not all(isinstance(k, (int, np.integer, slice, np.ndarray, type(...))) for k in key):
-        return None
-    if sum(isinstance(k, np.ndarray) for k in key) > 1:
-        return None
-    dots = next((i for i, k in enumerate(key) if k is ...), len(key))
-    tail = key[dots + 1 :]
-    key = (*key[:dots], *[slice(None)] * (len(shape) - dots - len(tail)), *tail)
-    entries = [
-        slice(None) if isinstance(k, slice) and k.indices(n) == (0, n, 1) else k
-        for k, n in zip(key, shape, strict=True)
-    ]
-    return None if all(_is_whole(k) for k in entries) else tuple(entries)
-
-
-def _is_whole(entry: object) -> bool:
-    return isinstance(entry, slice) and entry == slice(None)
 
 
 def _edges(chunks: tuple[int, ...]) -> Ints:
@@ -121,7 +70,7 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
 
     def select(selection: Selection) -> da.Array | None:
         which, rest, tiled = selection[0], selection[1 : source.ndim - n + 1], selection[-n:]
-        if not all(_is_whole(k) for k in tiled) or any(isinstance(k, np.ndarray) for k in rest):
+        if not all(is_whole(k) for k in tiled) or any(isinstance(k, np.ndarray) for k in rest):
             return None
         if isinstance(which, (int, np.integer)):
             return cut(source[(*rest, ...)], starts[[which]], tiling)[0]
@@ -134,7 +83,8 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
     )
     if not groups:
         return da.zeros(tuple(map(sum, chunks)), source.dtype, chunks=chunks)
-    return Selectable.build(name, tasks, [source], chunks, source.dtype, select)
+    patches = da.Array(_graph(name, tasks, [source]), name, chunks, dtype=source.dtype)
+    return Selectable.wrap(patches, select)
 
 
 def _groups(starts: Ints, tiling: Tiling) -> Iterator[Ints]:
@@ -191,14 +141,15 @@ def apply(
 
     def select(selection: Selection) -> da.Array | None:
         which = selection[0]
-        if not all(_is_whole(k) for k in selection[1:]):
+        if not all(is_whole(k) for k in selection[1:]):
             return None
         if isinstance(which, (int, np.integer)):
             return apply([a[[which]] for a in inputs], batching, stacked, answer)[0]
         return apply([a[which] for a in inputs], batching, stacked, answer)
 
     chunks = (wanted[0], *((n,) for n in answer.shape))
-    return Selectable.build(name, tasks, inputs, chunks, answer.dtype, select)
+    answers = da.Array(_graph(name, tasks, inputs), name, chunks, dtype=answer.dtype)
+    return Selectable.wrap(answers, select)
 
 
 # --- stitch ---------------------------------------------------------------------------------------
@@ -206,7 +157,61 @@ def apply(
 
 def stitch(patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend) -> da.Array:
     """Stitch lazy patches ``(patch, ..., *size)`` into a lazy field ``(..., *shape)``."""
-    return _stitch_box(patches, starts, tiling, blend, (0,) * len(tiling.shape), tiling.shape)
+    everywhere = tuple(np.arange(n) for n in tiling.shape)
+    return _stitch_cells(patches, starts, tiling, blend, everywhere, frozenset())
+
+
+def _stitch_cells(
+    patches: da.Array,
+    starts: Ints,
+    tiling: Tiling,
+    blend: Blend,
+    cells: tuple[Ints, ...],
+    dropped: frozenset[int],
+) -> da.Array:
+    """Stitch some cells of the field, with the patches that reach them and no others.
+
+    `cells` are the cells wanted along each tiled dim, in any order; `dropped` are the tiled dims
+    along which one cell is wanted, and the dim with it is not.
+    """
+    needed = _needed(starts, tiling, blend, cells)
+    if len(needed) < len(starts):
+        patches, starts = patches[needed], starts[needed]
+    lo = tuple(int(c.min()) for c in cells)
+    hi = tuple(int(c.max()) + 1 for c in cells)
+    field = _stitch_box(patches, starts, tiling, blend, lo, hi)
+    rest = patches.ndim - 1 - len(cells)
+    for axis in reversed(range(len(cells))):
+        within = cells[axis] - lo[axis]
+        before = (slice(None),) * (rest + axis)
+        if axis in dropped:
+            field = field[(*before, 0)]
+        elif not np.array_equal(within, np.arange(hi[axis] - lo[axis])):
+            field = field[(*before, within)]
+
+    def select(selection: Selection) -> da.Array | None:
+        entries = iter(selection[rest:])
+        chosen = [c if axis in dropped else c[next(entries)] for axis, c in enumerate(cells)]
+        if not all(np.size(c) for c in chosen):
+            shape = np.broadcast_to(np.empty((), bool), field.shape)[selection].shape
+            return da.empty(shape, dtype=field.dtype)
+        gone = dropped | {axis for axis, c in enumerate(chosen) if np.ndim(c) == 0}
+        kept = patches[(slice(None), *selection[:rest], ...)]
+        return _stitch_cells(kept, starts, tiling, blend, tuple(map(np.atleast_1d, chosen)), gone)
+
+    return Selectable.wrap(field, select)
+
+
+def _needed(starts: Ints, tiling: Tiling, blend: Blend, cells: Sequence[Ints]) -> Ints:
+    """Numbers of the patches that reach any of the cells."""
+    first, last = interiors(starts, tiling, blend.crop)
+    reached = np.ones(len(starts), bool)
+    for axis, wanted in enumerate(cells):
+        ordered = np.sort(wanted)
+        reached &= np.searchsorted(ordered, first[:, axis]) < np.searchsorted(
+            ordered, last[:, axis]
+        )
+    return np.flatnonzero(reached)
 
 
 def _stitch_box(
@@ -229,13 +234,10 @@ def _stitch_box(
         rest_shape = tuple(c[i] for c, i in zip(rest_chunks, rest, strict=True))
         answers = {c: TaskRef((patches.name, c, *rest, *(0,) * n)) for c in reach}
         tasks |= _stitch_tasks(token, rest, rest_shape, answers, reach, block_edges, tiling, blend)
-
-    def select(selection: Selection) -> da.Array | None:
-        return _select_box(patches, starts, tiling, blend, lo, hi, selection)
-
+    name = f"stitch-{token}"
     dtype = blend.reducer.dtype(blend.dtype)
     chunks = (*rest_chunks, *tiles.blocks)
-    return Selectable.build(f"stitch-{token}", tasks, [patches], chunks, dtype, select)
+    return da.Array(_graph(name, tasks, [patches]), name, chunks, dtype=dtype)
 
 
 def _stitch_tasks(
@@ -334,43 +336,6 @@ def _reach(
         if blocks:
             reach[chunk] = (starts[a:b], blocks)
     return reach
-
-
-def _select_box(
-    patches: da.Array,
-    starts: Ints,
-    tiling: Tiling,
-    blend: Blend,
-    lo: tuple[int, ...],
-    hi: tuple[int, ...],
-    selection: Selection,
-) -> da.Array | None:
-    """Stitch again, with the patches that reach the selected box and no others."""
-    n = len(tiling.dims)
-    box_lo, box_hi, within = [], [], list(selection[: len(selection) - n])
-    for entry, a, b in zip(selection[len(selection) - n :], lo, hi, strict=True):
-        cells = np.arange(a, b)[entry]
-        if not cells.size:
-            return None
-        box_lo.append(int(cells.min()))
-        box_hi.append(int(cells.max()) + 1)
-        within.append(_relative(entry, cells - box_lo[-1]))
-    if (tuple(box_lo), tuple(box_hi)) == (lo, hi):
-        return None
-    first, last = interiors(starts, tiling, blend.crop)
-    needed = np.flatnonzero(((first < box_hi) & (last > box_lo)).all(axis=1))
-    if len(needed) < len(starts):
-        patches, starts = patches[needed], starts[needed]
-    box = _stitch_box(patches, starts, tiling, blend, tuple(box_lo), tuple(box_hi))
-    return da.Array.__getitem__(box, tuple(within))
-
-
-def _relative(entry: int | slice | Array, cells: Ints) -> int | slice | Ints:
-    if not isinstance(entry, slice):
-        return int(cells) if cells.ndim == 0 else cells
-    if entry.step in (None, 1):
-        return slice(None)
-    return cells
 
 
 # --- write ----------------------------------------------------------------------------------------
