@@ -17,6 +17,7 @@ import xgeocat as xgc
 
 #: A moment, (start, end), or None for a scene of unknown time.
 Time = str | tuple[str | None, str | None] | None
+SQUARE = box(0, 0, 1, 1)
 #: Pieces into which the oracle cuts edges before it reprojects: finer than the product does.
 ORACLE_PIECES = 400
 
@@ -27,7 +28,7 @@ def make_item() -> Callable[..., dict]:
 
     def make(
         id="scene",
-        geometry=box(0, 0, 1, 1),
+        geometry=SQUARE,
         time: Time = "2024-06-01T10:00:00Z",
         *,
         assets=None,
@@ -58,7 +59,7 @@ def make_item() -> Callable[..., dict]:
 
 @pytest.fixture(scope="session")
 def make_catalog(make_item) -> Callable[..., xr.Dataset]:
-    """Factory of catalogs: a footprint (WGS 84) and perhaps a time for each scene ``s0, s1, ...``."""
+    """Factory of catalogs: footprints (WGS 84) and perhaps times of the scenes ``s0, s1, ...``."""
 
     def make(footprints: Iterable, times: Sequence[Time] | None = None, crs=4326, **properties):
         footprints = list(footprints)

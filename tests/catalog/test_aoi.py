@@ -131,7 +131,9 @@ def test_a_geodataframe_with_gaps_says_where_its_geometries_are():
 
 def test_a_feature_collection_with_gaps_says_where_its_geometries_are():
     # RFC 7946, 3.2: a Feature without a place has "geometry": null.
-    features = [{"type": "Feature", "properties": {}, "geometry": g} for g in (None, mapping(PLACE))]
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": g} for g in (None, mapping(PLACE))
+    ]
     aoi = {"type": "FeatureCollection", "features": features}
     assert same_place(locate(aoi).geometry, PLACE)
 
@@ -139,7 +141,8 @@ def test_a_feature_collection_with_gaps_says_where_its_geometries_are():
 @pytest.mark.parametrize(
     "aoi",
     [
-        Polygon(), Point(), gpd.GeoSeries([], crs=4326), gpd.GeoDataFrame(geometry=[None], crs=4326),
+        Polygon(), Point(), gpd.GeoSeries([], crs=4326),
+        gpd.GeoDataFrame(geometry=[None], crs=4326),
         {"type": "FeatureCollection", "features": []},
         {"type": "Polygon", "coordinates": []},
     ],
@@ -356,6 +359,14 @@ def test_an_aoi_across_180_finds_both_sides_in_a_projected_catalog(aoi, found, m
     assert ids(ds.geocat.query(aoi)) == found
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (-1000, -1000), (0, -1000), (-1000, 0), (-400, -400)])
+def test_a_projected_aoi_with_a_corner_on_180_itself_is_read(corner, make_catalog):
+    ds = make_catalog([box(179, 69, 180, 71), box(-180, 69, -179, 71), box(0, 69, 1, 71)])
+    x, y = pyproj.Transformer.from_crs(4326, UTM_1, always_xy=True).transform(180, 70)
+    aoi = box(x + corner[0], y + corner[1], x + corner[0] + 1000, y + corner[1] + 1000)
+    assert ids(ds.geocat.query(gpd.GeoSeries([aoi], crs=UTM_1))) == ["s0", "s1"]
+
+
 def test_a_crossing_bbox_is_refused_where_numbers_are_no_longitudes(make_catalog):
     ds = make_catalog([box(178, -1, 180, 1), box(-180, -1, -178, 1)], crs=UTM_1)
     with pytest.raises(ValueError, match="west > east"):
@@ -387,7 +398,7 @@ coordinates = st.integers(-8, 8)
 
 @st.composite
 def crossing(draw):
-    """A quadrilateral around 180 degrees with continuous longitudes, its edges at binary fractions."""
+    """A quadrilateral around 180 degrees, longitudes continuous, edges at binary fractions."""
     south = draw(st.integers(-60, 50))
     north = south + draw(st.integers(1, 10))
     west_s, west_n = 180 - draw(st.integers(1, 40)) / 4, 180 - draw(st.integers(1, 40)) / 4
@@ -396,7 +407,7 @@ def crossing(draw):
 
 
 def turned(geometry, degrees):
-    return shapely.transform(geometry, lambda xy: xy + (degrees, 0))
+    return shapely.transform(geometry, lambda xy: xy + np.array([degrees, 0]))
 
 
 @given(crossing())

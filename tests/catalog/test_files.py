@@ -87,7 +87,9 @@ def test_every_column_agrees_with_rasterio(make_header):
             assert rasterio.crs.CRS.from_string(row["proj:code"].item()) == file.crs
             assert tuple(row["proj:shape"].values) == file.shape
             assert Affine(*row["proj:transform"].values) == file.transform
-            np.testing.assert_equal(row.nodata.item(), np.nan if file.nodata is None else file.nodata)
+            np.testing.assert_equal(
+                row.nodata.item(), np.nan if file.nodata is None else file.nodata
+            )
             assert row["dtype"].item() == file.dtypes[0]
             assert row.geometry.item().equals(box(*file.bounds))
             scaled = (file.scales[0], file.offsets[0]) != (1, 0)
@@ -209,7 +211,9 @@ def test_a_pattern_may_match_the_path_or_the_name(make_header):
     pattern = r".*/(?P<start>\d{4})/\d\d/(?P<end>\d\d)/scene\.tif"
     with pytest.raises(ValueError, match="cannot be dated"):
         xgc.from_files([path], pattern=pattern)  # "01" is no date
-    assert xgc.from_files([path], pattern=r".*/(?P<year>\d{4})/.*", time="2024").year.item() == "2024"
+    assert (
+        xgc.from_files([path], pattern=r".*/(?P<year>\d{4})/.*", time="2024").year.item() == "2024"
+    )
     assert xgc.from_files([path], pattern=r"(?P<kind>\w+)\.tif", time="2024").kind.item() == "scene"
 
 
@@ -285,9 +289,10 @@ def test_all_files_that_cannot_be_read_are_listed(make_header, tmp_path):
 
 def test_a_file_without_any_georeference_is_refused_the_same_way(tmp_path):
     path = tmp_path / "plain_20240601.tif"
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(
-        path, "w", driver="GTiff", height=4, width=4, count=1, dtype="uint8"
-    ) as file:
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(path, "w", driver="GTiff", height=4, width=4, count=1, dtype="uint8") as file,
+    ):
         file.write(np.ones((1, 4, 4), "uint8"))
     with pytest.raises(ValueError, match="has no CRS"):
         xgc.from_files([path], pattern=DATED)
@@ -434,8 +439,12 @@ def test_files_that_differ_only_in_band_are_assets_of_one_scene(make_header):
 def test_bands_of_other_resolutions_have_their_own_grids_and_one_footprint(make_header):
     files = [
         make_header("S_20240601_B02.tif", (60, 60)),
-        make_header("S_20240601_B11.tif", (30, 30), transform=Affine(20, 0, 699960, 0, -20, 4400040)),
-        make_header("S_20240601_B01.tif", (11, 11), transform=Affine(60, 0, 699960, 0, -60, 4400040)),
+        make_header(
+            "S_20240601_B11.tif", (30, 30), transform=Affine(20, 0, 699960, 0, -20, 4400040)
+        ),
+        make_header(
+            "S_20240601_B01.tif", (11, 11), transform=Affine(60, 0, 699960, 0, -60, 4400040)
+        ),
     ]
     ds = xgc.from_files(files, pattern=BANDS)
     assert ds["proj:shape"].values.tolist() == [[[60, 60], [30, 30], [11, 11]]]
@@ -523,7 +532,9 @@ def test_a_url_is_named_by_its_last_part(make_header, tmp_path):
 def test_many_files_are_read_with_their_own_headers(make_header):
     # Headers are read by several threads; each must land in its own row.
     files = [
-        make_header(f"f_{20240000 + i}.tif", (8 + i, 8), transform=Affine(10, 0, 1000 * i, 0, -10, 0))
+        make_header(
+            f"f_{20240000 + i}.tif", (8 + i, 8), transform=Affine(10, 0, 1000 * i, 0, -10, 0)
+        )
         for i in range(1, 60)
     ]
     ds = xgc.from_files(files, time="2024")

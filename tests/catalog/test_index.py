@@ -114,9 +114,7 @@ def test_selections_and_concatenation_keep_rows_together(picks, cut, step):
     geometry = np.array([box(i, 0, i + 1, 1) for i in range(8)], dtype=object)
     times = np.datetime64("2024-01-01", "us") + np.arange(8).astype("m8[D]")
     index = FootprintIndex(geometry, times, times, pyproj.CRS.from_epsg(4326))
-    ds = xr.Dataset(
-        {"number": ("scene", np.arange(8))}, coords=xr.Coordinates.from_xindex(index)
-    )
+    ds = xr.Dataset({"number": ("scene", np.arange(8))}, coords=xr.Coordinates.from_xindex(index))
     changed = xr.concat([ds.isel(scene=slice(cut, None, step)), ds.isel(scene=picks)], "scene")
     numbers = changed["number"].values
     assert list(numbers) == [*range(cut, 8, step), *picks]
@@ -220,15 +218,14 @@ def test_equals_looks_at_footprints_times_and_crs(ds):
 
 
 def test_unknown_footprints_and_times_meet_nothing_and_equal_themselves(make_catalog):
-    ds = make_catalog([None, box(0, 0, 1, 1), box(0, 0, 1, 1)], ["2024-01-01T00:00:00Z", None,
-                                                                "2024-01-01T00:00:00Z"])  # fmt: skip
+    ds = make_catalog([None, PLACE, PLACE], [TIMES[0], None, TIMES[0]])
     index = footprint_index(ds)
     assert list(index.overlapping(box(-180, -90, 180, 90), None)) == [1, 2]
     assert list(index.overlapping(None, (np.datetime64("0001-01-01", "us"),
                                          np.datetime64("9999-01-01", "us")))) == [0, 2]  # fmt: skip
     assert list(index.overlapping(None, None)) == [0, 1, 2]
     assert index.equals(rebuilt(ds))
-    assert ids(ds.isel(scene=[0, 1]).geocat.query(Point(0.5, 0.5))) == ["s1"]
+    assert ids(ds.isel(scene=[0, 1]).geocat.query(PLACE)) == ["s1"]
 
 
 def test_times_of_other_units_are_kept_to_the_microsecond():

@@ -224,8 +224,8 @@ def test_any_catalog_comes_back_identical(tmp_path_factory, make_item, rows, crs
 
 @pytest.mark.parametrize(
     "provider",
-    ["cop-dem", "dea-ard", "hls", "modis", "sentinel1", "sentinel2-cdse", "sentinel2-earthsearch-v1",
-     "sentinel2-planetarycomputer", "sentinel2-stactools"],
+    ["cop-dem", "dea-ard", "hls", "modis", "sentinel1", "sentinel2-cdse",
+     "sentinel2-earthsearch-v1", "sentinel2-planetarycomputer", "sentinel2-stactools"],
 )  # fmt: skip
 def test_real_catalogs_come_back_identical(provider, real_items, tmp_path):
     made = real_items(provider)
@@ -320,7 +320,9 @@ def check_foreign(found, made):
         np.testing.assert_array_equal(found[name].values, made[name].values, name)
     for name in ("collection", "href", "proj:code", "dtype"):
         assert (found[name].fillna("-").values == made[name].fillna("-").values).all(), name
-    assert all(a.equals(b) for a, b in zip(found.geometry.values, made.geometry.values, strict=True))
+    assert all(
+        a.equals(b) for a, b in zip(found.geometry.values, made.geometry.values, strict=True)
+    )
     assert list(found.geocat.query((2.2, 0.2, 2.8, 0.8)).scene.values) == ["s2"]
 
 
@@ -486,5 +488,7 @@ def test_a_folder_is_no_place_for_a_file(ds, tmp_path):
 
 def test_what_is_no_catalog_is_refused_by_the_name_of_what_was_called(tmp_path):
     with pytest.raises(TypeError, match="to_geoparquet works on a catalog"):
-        xgc.to_geoparquet(xr.Dataset({"red": (("y", "x"), np.zeros((2, 2)))}), tmp_path / "x.parquet")
+        xgc.to_geoparquet(
+            xr.Dataset({"red": (("y", "x"), np.zeros((2, 2)))}), tmp_path / "x.parquet"
+        )
     assert list(tmp_path.iterdir()) == []

@@ -135,7 +135,9 @@ GEOJSON = {
 def two(window):
     west, south, east, north = window
     third = (east - west) / 3
-    return MultiPolygon([box(west, south, west + third, north), box(east - third, south, east, north)])
+    return MultiPolygon(
+        [box(west, south, west + third, north), box(east - third, south, east, north)]
+    )
 
 
 @pytest.mark.parametrize("kind", BARE)
@@ -224,9 +226,7 @@ def test_a_long_thin_edge_is_bent_by_the_projection_and_not_cut_straight(crs, ma
     assert abs(on_chord.y - middle[1]) > 0.01
     ds = make_catalog([Point(middle).buffer(1e-4), on_chord.buffer(1e-4)])
     assert ids(ds.geocat.query(strip)) == ["s0"]
-    as_line = gpd.GeoSeries(
-        [LineString([(200_000, 6_600_025), (800_000, 6_600_025)])], crs=32633
-    )
+    as_line = gpd.GeoSeries([LineString([(200_000, 6_600_025), (800_000, 6_600_025)])], crs=32633)
     assert ids(ds.geocat.query(as_line)) == ["s0"]
     projected = xgc.from_items(xgc.to_items(ds), crs=crs)
     assert ids(projected.geocat.query(strip)) == ["s0"]
@@ -249,7 +249,7 @@ def test_a_small_part_of_a_wide_aoi_is_bent_as_finely_as_alone(make_catalog):
 
 
 def turned(geometry, degrees):
-    return shapely.transform(geometry, lambda xy: xy + (degrees, 0))
+    return shapely.transform(geometry, lambda xy: xy + np.array([degrees, 0]))
 
 
 def wrapped(geometry):
@@ -397,7 +397,12 @@ def test_a_closed_interval_finds_what_pandas_finds(make_catalog, scenes, asked, 
             pd.Interval(pd.Timestamp(at(s[0])), pd.Timestamp(at(s[1])), closed="both"))
     ]  # fmt: skip
     first, last = (spelled(t) for t in asked)
-    for time in (f"{first}/{last}", (first, last), slice(first, last), (at(asked[0]), at(asked[1]))):
+    for time in (
+        f"{first}/{last}",
+        (first, last),
+        slice(first, last),
+        (at(asked[0]), at(asked[1])),
+    ):
         assert ids(ds.geocat.query(time=time)) == expected
 
 
@@ -425,8 +430,10 @@ def test_place_and_time_are_both_asked(make_catalog):
 
 
 def test_a_geoslice_brings_its_own_interval_unless_another_is_given(make_catalog):
-    ds = make_catalog([box(0, 0, 1, 1), box(0, 0, 1, 1), box(5, 5, 6, 6)],
-                      ["2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z", "2024-02-01T00:00:00Z"])  # fmt: skip
+    ds = make_catalog(
+        [box(0, 0, 1, 1), box(0, 0, 1, 1), box(5, 5, 6, 6)],
+        ["2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z", "2024-02-01T00:00:00Z"],
+    )
     place = (0.2, 0.2, 0.8, 0.8)
     assert ids(ds.geocat.query(xgc.GeoSlice(place, "2024-02", crs="EPSG:4326"))) == ["s1"]
     assert ids(ds.geocat.query(xgc.GeoSlice(place, crs="EPSG:4326"))) == ["s0", "s1"]

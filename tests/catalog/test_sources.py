@@ -47,8 +47,8 @@ def collection_of(items):
         lambda items: [pystac.Item.from_dict(items[0]), *items[1:]],
         lambda items: pystac.ItemCollection([pystac.Item.from_dict(i) for i in items]),
     ],
-    ids=["list", "tuple", "iterator", "generator", "mapping", "nested", "pystac", "pystac generator",
-         "mixed", "ItemCollection"],
+    ids=["list", "tuple", "iterator", "generator", "mapping", "nested", "pystac",
+         "pystac generator", "mixed", "ItemCollection"],
 )  # fmt: skip
 def test_objects_in_memory_make_the_same_catalog(source, items):
     ds = xgc.from_items(source(items))
@@ -87,7 +87,9 @@ def test_one_item_by_itself_is_a_catalog_of_one(items):
     assert xgc.from_items(pystac.Item.from_dict(items[0])).sizes["scene"] == 1
 
 
-@pytest.mark.parametrize("source", [[], (), iter([]), {"type": "FeatureCollection", "features": []}])
+@pytest.mark.parametrize(
+    "source", [[], (), iter([]), {"type": "FeatureCollection", "features": []}]
+)
 def test_no_items_make_an_empty_catalog(source):
     ds = xgc.from_items(source)
     assert ds.sizes["scene"] == 0

@@ -160,7 +160,8 @@ def probe(model: Model, shape: tuple[int, ...], dtype: np.dtype) -> Answer:
     """Ask a model for the shape and dtype of its answers, with a batch of no patches."""
     try:
         answer = np.asarray(model(np.empty((0, *shape), dtype)))
-        if answer.ndim >= 1 and answer.shape[0] == 0:
+        # Of an empty list numpy makes shape (0,), whatever the model makes of patches.
+        if answer.shape[:1] == (0,) and answer.shape[1:][-1:] == shape[-1:]:
             return Answer(answer.shape[1:], answer.dtype)
     except Exception as error:
         # Many models cannot take an empty batch, each in its own way: then one patch decides.
@@ -251,7 +252,7 @@ def run_batches(
     for first in range(0, len(chosen), batching.size):
         at = chosen[first : first + batching.size]
         pick = slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at
-        given = np.stack([a[pick] for a in arrays], axis=1) if stacked else arrays[0][pick]
+        given = np.stack([a[pick] for a in arrays], axis=1) if stacked else arrays[0][pick].copy()
         result = np.asarray(batching.model(given))
         _check_length(result, len(at))
         if out is None:
@@ -314,10 +315,11 @@ def _label(
     }
     index = patch_index(patches)
     labels = xr.Coordinates({n: c for n, c in kept.items() if n not in index.create_variables()})
-    return xr.DataArray(
+    answers = xr.DataArray(
         data,
         dims=(PATCH, *dims),
         coords=labels.assign(xr.Coordinates.from_xindex(index)),
-        name=patches.name if isinstance(patches, xr.DataArray) else None,
         attrs={} if fill is None else {"nodata": fill},
     )
+    # Not in the constructor: for name=None it takes the name of the dask array.
+    return answers.rename(patches.name if isinstance(patches, xr.DataArray) else None)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xgeocat.patching.nodata import valid_mask
-from xgeocat.patching.reducers import Piece, Reducer, State, reducer
+from xgeocat.patching.reducers import Piece, Reducer, State, reducer, round_half_up
 from xgeocat.patching.tiling import (
     Array,
     Box,
@@ -250,7 +250,7 @@ def _finish_box(partials: Sequence[Partial], box: Box, out: Array, blend: Blend)
     reached = None if weight.min(initial=1) > 0 else np.broadcast_to(weight > 0, out.shape)
     values = how.finish(state, weight)
     if out.dtype.kind in "iub" and values.dtype.kind == "f":
-        values = np.rint(values if reached is None else np.where(reached, values, 0))
+        values = round_half_up(values if reached is None else np.where(reached, values, 0))
     if reached is None:
         np.copyto(out, values, casting="unsafe")
     else:

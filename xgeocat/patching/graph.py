@@ -21,7 +21,7 @@ from dask.typing import DaskCollection, Key
 from xgeocat.patching.apply import Answer, Batching, run_batches
 from xgeocat.patching.fold import Blend, Partial, finish, fold, fold_edges
 from xgeocat.patching.patch import cut as cut_blocks
-from xgeocat.patching.selectable import Selectable, Selection, is_whole
+from xgeocat.patching.selectable import Selectable, Selection, is_whole, outer_getitem
 from xgeocat.patching.tiling import Array, Ints, Tiling, interiors
 
 Tasks: TypeAlias = dict[Key, Task]
@@ -73,7 +73,7 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
         if not all(is_whole(k) for k in tiled) or any(isinstance(k, np.ndarray) for k in rest):
             return None
         if isinstance(which, (int, np.integer)):
-            return cut(source[(*rest, ...)], starts[[which]], tiling)[0]
+            return da.Array.__getitem__(cut(source[(*rest, ...)], starts[[which]], tiling), 0)
         return cut(source[(*rest, ...)], starts[which], tiling)
 
     chunks = (
@@ -82,7 +82,7 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
         *((size,) for size in tiling.size),
     )
     if not groups:
-        return da.zeros(tuple(map(sum, chunks)), source.dtype, chunks=chunks)
+        return da.zeros(tuple(map(sum, chunks)), dtype=source.dtype, chunks=chunks)
     patches = da.Array(_graph(name, tasks, [source]), name, chunks, dtype=source.dtype)
     return Selectable.wrap(patches, select)
 
@@ -141,11 +141,12 @@ def apply(
 
     def select(selection: Selection) -> da.Array | None:
         which = selection[0]
-        if not all(is_whole(k) for k in selection[1:]):
+        if is_whole(which):
             return None
-        if isinstance(which, (int, np.integer)):
-            return apply([a[[which]] for a in inputs], batching, stacked, answer)[0]
-        return apply([a[which] for a in inputs], batching, stacked, answer)
+        one = isinstance(which, (int, np.integer))
+        some = np.arange(first.shape[0])[[which] if one else which]
+        answers = apply([a[some] for a in inputs], batching, stacked, answer)
+        return outer_getitem(answers, (0 if one else slice(None), *selection[1:]))
 
     chunks = (wanted[0], *((n,) for n in answer.shape))
     answers = da.Array(_graph(name, tasks, inputs), name, chunks, dtype=answer.dtype)
@@ -157,49 +158,45 @@ def apply(
 
 def stitch(patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend) -> da.Array:
     """Stitch lazy patches ``(patch, ..., *size)`` into a lazy field ``(..., *shape)``."""
-    everywhere = tuple(np.arange(n) for n in tiling.shape)
-    return _stitch_cells(patches, starts, tiling, blend, everywhere, frozenset())
+    n = len(tiling.dims)
+    if any(blocks > 1 for blocks in patches.numblocks[patches.ndim - n :]):
+        patches = patches.rechunk(dict.fromkeys(range(patches.ndim - n, patches.ndim), -1))
+    if 0 in tiling.shape:
+        shape = (*patches.shape[1 : patches.ndim - n], *tiling.shape)
+        return da.zeros(shape, dtype=blend.reducer.dtype(blend.dtype))
+    field = _stitch_box(patches, starts, tiling, blend, (0,) * n, tiling.shape)
+
+    def select(selection: Selection) -> da.Array:
+        return _stitch_cells(patches, starts, tiling, blend, selection)
+
+    return Selectable.wrap(field, select)
 
 
 def _stitch_cells(
-    patches: da.Array,
-    starts: Ints,
-    tiling: Tiling,
-    blend: Blend,
-    cells: tuple[Ints, ...],
-    dropped: frozenset[int],
+    patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend, selection: Selection
 ) -> da.Array:
-    """Stitch some cells of the field, with the patches that reach them and no others.
-
-    `cells` are the cells wanted along each tiled dim, in any order; `dropped` are the tiled dims
-    along which one cell is wanted, and the dim with it is not.
-    """
+    """Stitch some cells of the field, with the patches that reach them and no others."""
+    n = len(tiling.dims)
+    rest, tiled = selection[: len(selection) - n], selection[len(selection) - n :]
+    cells = [np.arange(length)[entry] for length, entry in zip(tiling.shape, tiled, strict=True)]
+    if not all(np.size(c) for c in cells):
+        nothing = np.broadcast_to(np.empty((), bool), (*patches.shape[1:-n], *tiling.shape))
+        shape = outer_getitem(da.from_array(nothing), selection).shape
+        return da.empty(shape, dtype=blend.reducer.dtype(blend.dtype))
     needed = _needed(starts, tiling, blend, cells)
     if len(needed) < len(starts):
         patches, starts = patches[needed], starts[needed]
-    lo = tuple(int(c.min()) for c in cells)
-    hi = tuple(int(c.max()) + 1 for c in cells)
-    field = _stitch_box(patches, starts, tiling, blend, lo, hi)
-    rest = patches.ndim - 1 - len(cells)
-    for axis in reversed(range(len(cells))):
-        within = cells[axis] - lo[axis]
-        before = (slice(None),) * (rest + axis)
-        if axis in dropped:
-            field = field[(*before, 0)]
-        elif not np.array_equal(within, np.arange(hi[axis] - lo[axis])):
-            field = field[(*before, within)]
-
-    def select(selection: Selection) -> da.Array | None:
-        entries = iter(selection[rest:])
-        chosen = [c if axis in dropped else c[next(entries)] for axis, c in enumerate(cells)]
-        if not all(np.size(c) for c in chosen):
-            shape = np.broadcast_to(np.empty((), bool), field.shape)[selection].shape
-            return da.empty(shape, dtype=field.dtype)
-        gone = dropped | {axis for axis, c in enumerate(chosen) if np.ndim(c) == 0}
-        kept = patches[(slice(None), *selection[:rest], ...)]
-        return _stitch_cells(kept, starts, tiling, blend, tuple(map(np.atleast_1d, chosen)), gone)
-
-    return Selectable.wrap(field, select)
+    lo = tuple(int(np.min(c)) for c in cells)
+    hi = tuple(int(np.max(c)) + 1 for c in cells)
+    box = _stitch_box(patches, starts, tiling, blend, lo, hi)
+    within = [
+        slice(None) if np.array_equal(c, np.arange(a, b)) else c - a
+        for c, a, b in zip(cells, lo, hi, strict=True)
+    ]
+    return outer_getitem(
+        box,
+        (*rest, *(int(c) if np.ndim(c) == 0 and not isinstance(c, slice) else c for c in within)),
+    )
 
 
 def _needed(starts: Ints, tiling: Tiling, blend: Blend, cells: Sequence[Ints]) -> Ints:
@@ -207,7 +204,7 @@ def _needed(starts: Ints, tiling: Tiling, blend: Blend, cells: Sequence[Ints]) -
     first, last = interiors(starts, tiling, blend.crop)
     reached = np.ones(len(starts), bool)
     for axis, wanted in enumerate(cells):
-        ordered = np.sort(wanted)
+        ordered = np.sort(np.atleast_1d(wanted))
         reached &= np.searchsorted(ordered, first[:, axis]) < np.searchsorted(
             ordered, last[:, axis]
         )

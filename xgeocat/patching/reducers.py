@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from xgeocat.patching.tiling import Array, Region
 
@@ -66,6 +66,26 @@ class Reducer(Protocol):
         ...
 
 
+def round_half_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to whole numbers, halves up.
+
+    What is within 2**-20 of a half is a half: which side of it a sum of weights lands on depends
+    on the order of summing, and no result may.
+    """
+    return np.floor(np.rint(values * 2**20) / 2**20 + 0.5)
+
+
+def scaled(values: Array, factor: NDArray[np.float64]) -> Array:
+    """Values times real factors; numpy would multiply complex numbers by ``factor + 0j``."""
+    if values.dtype.kind != "c":
+        return values * factor
+    wide = np.result_type(values, np.complex128)
+    out = np.empty(np.broadcast_shapes(values.shape, factor.shape), wide)
+    np.multiply(values.real, factor, out=out.real)
+    np.multiply(values.imag, factor, out=out.imag)
+    return out
+
+
 class Mean:
     """Weighted mean, accumulated in float64 (complex128): one precision above the answers."""
 
@@ -79,21 +99,21 @@ class Mean:
 
     def fold(self, state: State, at: Region, piece: Piece) -> None:
         values = piece.values if piece.valid is None else np.where(piece.valid, piece.values, 0)
-        state[0][at] += values * piece.weight
+        state[0][at] += scaled(values, piece.weight)
 
     def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
         state[0][at] += other[0]
 
     def finish(self, state: State, weight: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return state[0] / weight
+            return state[0] / weight if state[0].dtype.kind != "c" else scaled(state[0], 1 / weight)
 
 
 class ExactMean:
-    """Weighted mean for 64-bit answers, which float64 sums would round.
+    """Weighted mean for 64-bit floats, whose sums in float64 would depend on their order.
 
-    It sums the weighted deviations from the first answer of each cell, so where all answers agree
-    the mean is that answer to the last bit.
+    They are summed in the machine's long double (80 bits on x86, no more than 64 on some others).
+    Where all answers agree, the mean is that answer to the last bit, everywhere.
     """
 
     weighted = True
@@ -102,38 +122,80 @@ class ExactMean:
         return dtype
 
     def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
-        sums = np.zeros(shape, np.complex128 if dtype.kind == "c" else np.float64)
-        return sums, np.zeros(shape, dtype), np.zeros(shape, np.bool_)
+        # Sums, an answer, whether there is one, whether all are the same.
+        wide = np.clongdouble if dtype.kind == "c" else np.longdouble
+        return (
+            np.zeros(shape, wide),
+            np.zeros(shape, dtype),
+            np.zeros(shape, np.bool_),
+            np.ones(shape, np.bool_),
+        )
+
+    def fold(self, state: State, at: Region, piece: Piece) -> None:
+        sums, one, seen, alike = (array[at] for array in state)
+        valid = np.ones(piece.values.shape, bool) if piece.valid is None else piece.valid
+        alike &= ~(seen & valid & (one != piece.values))
+        np.copyto(one, piece.values, where=valid & ~seen)
+        seen |= valid
+        with np.errstate(over="ignore"):
+            sums += scaled(np.where(valid, piece.values, 0).astype(sums.dtype), piece.weight)
+
+    def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
+        sums, one, seen, alike = (array[at] for array in state)
+        alike &= other[3] & ~(seen & other[2] & (one != other[1]))
+        np.copyto(one, other[1], where=other[2] & ~seen)
+        seen |= other[2]
+        with np.errstate(over="ignore"):
+            sums += other[0]
+
+    def finish(self, state: State, weight: Array) -> Array:
+        sums, one, _, alike = state
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = sums / weight if sums.dtype.kind != "c" else scaled(sums, 1 / weight)
+        return np.where(alike, one, mean)
+
+
+class ExactIntegerMean:
+    """Weighted mean for 64-bit integers: an answer, and the mean deviation from it."""
+
+    weighted = True
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        return dtype
+
+    def init(self, shape: tuple[int, ...], dtype: np.dtype) -> State:
+        return np.zeros(shape), np.zeros(shape, dtype), np.zeros(shape, np.bool_)
 
     def fold(self, state: State, at: Region, piece: Piece) -> None:
         sums, reference, seen = (array[at] for array in state)
         valid = np.ones(piece.values.shape, bool) if piece.valid is None else piece.valid
         np.copyto(reference, piece.values, where=valid & ~seen)
         seen |= valid
-        sums += self._deviation(piece.values, reference, valid, sums.dtype) * piece.weight
+        sums += np.where(valid, self._deviation(piece.values, reference), 0) * piece.weight
 
     def merge(self, state: State, other: State, at: Region, weights: tuple[Array, Array]) -> None:
         sums, reference, seen = (array[at] for array in state)
         np.copyto(reference, other[1], where=other[2] & ~seen)
-        both = seen & other[2]
-        sums += other[0] + self._deviation(other[1], reference, both, sums.dtype) * weights[1]
+        both = np.where(seen & other[2], self._deviation(other[1], reference), 0)
+        sums += other[0] + both * weights[1]
         seen |= other[2]
 
     @staticmethod
-    def _deviation(values: Array, reference: Array, where: Array, dtype: DTypeLike) -> Array:
-        # Equal values must not be subtracted: inf - inf would be NaN.
-        out = np.zeros(values.shape, dtype)
-        differs = where & (values != reference)
-        out[differs] = values[differs].astype(dtype) - reference[differs].astype(dtype)
-        return out
+    def _deviation(values: Array, reference: Array) -> NDArray[np.float64]:
+        # A difference of two 64-bit integers fits 64 bits only without its sign.
+        above = values >= reference
+        mine, theirs = values.view(np.uint64), reference.view(np.uint64)
+        size = np.where(above, mine - theirs, theirs - mine).astype(np.float64)
+        return np.where(above, size, -size)
 
     def finish(self, state: State, weight: Array) -> Array:
         sums, reference, _ = state
         mean = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
-        if reference.dtype.kind in "iu":
-            # In integers, because float64 cannot hold what a 64-bit reference holds.
-            return reference + np.rint(mean).astype(np.int64).astype(reference.dtype)
-        return reference + mean
+        small = np.abs(mean) < 2**32
+        mean = np.where(small, round_half_up(np.where(small, mean, 0)), np.rint(mean))
+        size = np.minimum(np.abs(mean), 2.0**64 - 2048).astype(np.uint64)
+        start = reference.view(np.uint64)
+        return np.where(mean < 0, start - size, start + size).view(reference.dtype)
 
 
 class Sum:
@@ -240,6 +302,8 @@ def reducer(name: str, dtype: np.dtype) -> Reducer:
         raise ValueError(f"reduce={name!r} has no meaning for {dtype}; use 'mean' or 'first'.")
     if name == "mean":
         wide = dtype.itemsize >= (16 if dtype.kind == "c" else 8)
+        if wide and dtype.kind in "iu":
+            return ExactIntegerMean()
         return ExactMean() if wide else Mean()
     if name == "sum":
         return Sum()

@@ -32,26 +32,81 @@ class _ComparesAsArray(type):
 class Selectable(da.Array, metaclass=_ComparesAsArray):
     """A dask array that builds itself again for a selection, where it can.
 
-    dask computes whole blocks, and slices them afterwards. This one is asked first. What comes of
-    any other operation on it is a plain dask array.
+    dask computes whole blocks, and slices them afterwards. This one is asked first; so is what was
+    selected of it before, or transposed. What comes of any other operation is a plain dask array.
     """
 
     _select: Callable[[Selection], da.Array | None]
 
     @classmethod
     def wrap(cls, array: da.Array, select: Callable[[Selection], da.Array | None]) -> Selectable:
-        """Give a dask array a function that builds a selection of it (None: it cannot)."""
+        """Give a dask array a function that builds a selection of it (None: it cannot).
+
+        A selection has one entry a dimension, each for itself (outer indexing).
+        """
+        if isinstance(array, Selectable):
+            return array
         self = cls(array.dask, array.name, array.chunks, meta=array._meta)
         self._select = select
         return self
 
     def __getitem__(self, index: object) -> da.Array:
         selection = _selection(index, self.shape)
-        if selection is not None:
-            selected = self._select(selection)
-            if selected is not None:
-                return selected
-        return da.Array.__getitem__(self, index)
+        if selection is None:
+            return da.Array.__getitem__(self, index)
+        return self.pick(selection)
+
+    def pick(self, selection: Selection) -> da.Array:
+        """Select along each dimension for itself."""
+        picked = self._select(selection)
+        if picked is None:
+            picked = outer_getitem(self, selection)
+        return Selectable.wrap(
+            picked, lambda again: self.pick(_compose(selection, again, self.shape))
+        )
+
+    def transpose(self, *axes: int) -> da.Array:
+        """Transpose; what is selected of the result is selected of this before."""
+        given = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        order = [axis % self.ndim for axis in given or range(self.ndim)[::-1]]
+
+        def select(selection: Selection) -> da.Array:
+            entries = dict(zip(order, selection, strict=True))
+            picked = self.pick(tuple(entries[axis] for axis in range(self.ndim)))
+            kept = [axis for axis in order if np.ndim(_probe(entries[axis])) == 1]
+            return picked.transpose([sorted(kept).index(axis) for axis in kept])
+
+        return Selectable.wrap(da.Array.transpose(self, order), select)
+
+
+def outer_getitem(array: da.Array, selection: Selection) -> da.Array:
+    """Select of a dask array along each dimension for itself; dask takes one list at a time."""
+    for axis in reversed(range(array.ndim)):
+        if not is_whole(selection[axis]):
+            array = da.Array.__getitem__(array, (*[slice(None)] * axis, selection[axis]))
+    return array
+
+
+def _probe(entry: int | slice | Array) -> Array | np.integer:
+    return np.zeros(0) if isinstance(entry, slice) else np.asarray(entry)
+
+
+def _compose(first: Selection, then: Selection, shape: tuple[int, ...]) -> Selection:
+    """One selection for two, the second made on what the first left."""
+    rest = iter(then)
+    entries: list[int | slice | Array] = []
+    for entry, n in zip(first, shape, strict=True):
+        if np.ndim(_probe(entry)) == 0:
+            entries.append(entry)
+            continue
+        cells = np.arange(n)[entry][next(rest)]
+        if np.ndim(cells) == 0:
+            entries.append(int(cells))
+        elif np.array_equal(cells, np.arange(n)):
+            entries.append(slice(None))
+        else:
+            entries.append(cells)
+    return tuple(entries)
 
 
 def _selection(index: object, shape: tuple[int, ...]) -> Selection | None:
