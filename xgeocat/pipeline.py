@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
+import numpy as np
 import xarray as xr
 
 from xgeocat.patching.apply import Model, map_patches
@@ -81,6 +83,13 @@ class ApplyToChips:
     skip_empty: bool = False
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise TypeError(
+                f"model={self.model!r} cannot be called. Load it first, and give the function or "
+                "object that takes a batch."
+            )
+
     def __call__(self, patches: Field) -> xr.DataArray:
         """Map."""
         return map_patches(
@@ -154,19 +163,28 @@ class Sequential:
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = tuple(steps)
+        self.steps: tuple[Step, ...] = tuple(
+            inner for s in steps for inner in (s.steps if isinstance(s, Sequential) else (s,))
+        )
         if not self.steps:
             raise ValueError("A Sequential needs at least one step, e.g. [GridSampler(256), ...].")
         for step in self.steps:
             if not callable(step):
                 raise TypeError(f"{step!r} is no step: it cannot be called.")
-        kinds = [type(step) for step in self.steps]
-        first = next((i for i, kind in enumerate(kinds) if kind in (ApplyToChips, Stitch)), None)
-        if first is not None and GridSampler not in kinds[:first]:
-            raise ValueError(
-                f"{kinds[first].__name__} comes at place {first + 1}, before any GridSampler: "
-                "there are no patches yet. Put GridSampler(size, overlap=...) before it."
-            )
+        self._require_order()
+
+    def _require_order(self) -> None:
+        cut = False
+        for place, step in enumerate(self.steps, start=1):
+            needs = not isinstance(step, GridSampler)
+            if isinstance(step, (GridSampler, ApplyToChips, Stitch)) and cut != needs:
+                state = "there are no patches" if needs else "there are patches already"
+                raise ValueError(
+                    f"{type(step).__name__} comes at place {place}, where {state}. The order is "
+                    "GridSampler(size, overlap=...), ApplyToChips(model), Stitch(window=...)."
+                )
+            if isinstance(step, (GridSampler, Stitch)):
+                cut = not cut
 
     def __call__(self, cube: Field) -> Field:
         """Run a field through the steps; lazy if the field is."""
@@ -180,7 +198,16 @@ class Sequential:
 
     def describe(self) -> Mapping[str, object]:
         """Describe all that the results depend on."""
-        return {"steps": [describe(step) for step in self.steps]}
+        return {"steps": [_plain(describe(step)) for step in self.steps]}
+
+
+def _plain(value: object) -> object:
+    """Turn numpy numbers, tuples and mappings into what JSON has."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def describe(step: object) -> Mapping[str, object]:
@@ -189,6 +216,9 @@ def describe(step: object) -> Mapping[str, object]:
 
 
 def qualified_name(thing: object) -> str:
-    """Importable name of a function, or of the class of an object."""
+    """Importable name of a function, or of the class of an object; a partial with its arguments."""
+    if isinstance(thing, partial):
+        given = [*map(repr, thing.args), *(f"{k}={v!r}" for k, v in thing.keywords.items())]
+        return f"{qualified_name(thing.func)}({', '.join(given)})"
     named = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{named.__module__}.{cast('type', named).__qualname__}"

@@ -10,7 +10,7 @@ import pyproj
 import pytest
 import shapely
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
@@ -25,6 +25,9 @@ WORLD = box(-180, -90, 180, 90)
 def ids(ds: xr.Dataset) -> list[str]:
     return list(ds.scene.values)
 
+
+#: Brute force is slow: a failure is shown as it was found.
+UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 
 # --- by place, against brute force ----------------------------------------------------------------
 
@@ -143,7 +146,7 @@ def two(window):
 @pytest.mark.parametrize("kind", BARE)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5, deadline=None, phases=UNSHRUNK)
 def test_an_aoi_in_the_catalog_s_crs_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -161,7 +164,7 @@ def test_an_aoi_in_the_catalog_s_crs_finds_what_brute_force_finds(
 @pytest.mark.parametrize("kind", CARRIED)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5, deadline=None, phases=UNSHRUNK)
 def test_an_aoi_in_another_crs_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -178,7 +181,7 @@ def test_an_aoi_in_another_crs_finds_what_brute_force_finds(
 @pytest.mark.parametrize("kind", GEOJSON)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5, deadline=None, phases=UNSHRUNK)
 def test_geojson_is_in_degrees_and_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -330,7 +333,7 @@ def scenes_around_180(make_catalog):
 @pytest.mark.parametrize("crs", ["EPSG:32601", "EPSG:32660", "EPSG:3413"])
 @given(west=st.integers(-100, 60), south=st.integers(-100, 60), width=st.integers(1, 80),
        height=st.integers(1, 80))  # fmt: skip
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, phases=UNSHRUNK)
 def test_a_projected_aoi_across_180_finds_what_brute_force_finds(
     scenes_around_180, crs, west, south, width, height
 ):

@@ -91,14 +91,6 @@ def test_infinities_come_back_and_touch_no_neighbour(field_of, noise, dtype, chu
     oracle.assert_close(back.values, values)
 
 
-@pytest.mark.parametrize("chunks", [None, 4])
-def test_nan_comes_back_as_nan_where_floats_declare_a_nodata_too(positive, chunks):
-    field = positive((9, 11), nodata=-9999.0)
-    field[2, 3], field[5, 5] = np.nan, -9999.0
-    back = (field if chunks is None else field.chunk(chunks)).geocat.patch(4).geocat.stitch()
-    oracle.assert_same_field(back.compute(), field)
-
-
 @pytest.mark.parametrize("chunks", [None, 3])
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0)])
 def test_an_empty_field_comes_back_empty(positive, shape, chunks):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -9,12 +10,12 @@ import numpy as np
 import odc.geo.xr
 import pyproj
 import pytest
-import rioxarray  # noqa: F401 - registers .rio
+import rioxarray
 import xarray as xr
-import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from zarr.storage import LocalStore
 
 from tests.domain import scenes
 from xgeocat.runs.store import CHUNK, write_zarr
@@ -78,9 +79,13 @@ def test_odc_rioxarray_and_xarray_read_back_the_grid_and_the_pixels(tmp_path, gr
     assert pyproj.CRS(spatial.rio.crs.to_wkt()) == want
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize(("dtype", "nodata"), KINDS)
-def test_gdal_reads_back_the_grid_the_pixels_and_nodata(tmp_path, read_with_gdal, grid, dtype, nodata):
+@pytest.mark.parametrize(
+    ("grid", "dtype", "nodata"),
+    [("utm", *kind) for kind in KINDS] + [(grid, "int16", -999) for grid in GRIDS],
+)
+def test_gdal_reads_back_the_grid_the_pixels_and_nodata(
+    tmp_path, read_with_gdal, grid, dtype, nodata
+):
     made = field(grid=grid, dtype=dtype, nodata=nodata, chunks=(30, 40))
     write_zarr(made.to_dataset(), tmp_path / "a.zarr")
     seen = read_with_gdal(tmp_path / "a.zarr", "prediction")
@@ -114,6 +119,14 @@ def test_xarray_masks_what_is_unknown_and_nothing_else(tmp_path, dtype, nodata):
     want = made.values.astype("float64")
     want = want if nodata is None else np.where(want == nodata, np.nan, want)
     np.testing.assert_array_equal(back.values.astype("float64"), want)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), KINDS)
+@pytest.mark.parametrize("chunks", [None, (30, 40)], ids=["numpy", "dask"])
+def test_the_dtype_on_disk_is_that_of_the_field(tmp_path, dtype, nodata, chunks):
+    write_zarr(field(dtype=dtype, nodata=nodata, chunks=chunks).to_dataset(), tmp_path / "a.zarr")
+    about = json.loads((tmp_path / "a.zarr" / "prediction" / "zarr.json").read_text())
+    assert about["data_type"] in ({"bool", "int8", "uint8"} if dtype == "bool" else {dtype})
 
 
 def test_several_bands_are_one_array_that_gdal_reads_band_by_band(tmp_path, read_with_gdal):
@@ -261,42 +274,35 @@ def test_chunking_of_the_source_changes_no_byte_on_disk(tmp_path):
 # --- law 6: one writer ----------------------------------------------------------------------------
 
 
-class Spy(zarr.storage.LocalStore):
-    """A local store that notes every chunk written or read, and by which thread."""
-
-    def __init__(self, root):
-        super().__init__(root)
-        self.written: list[str] = []
-        self.read: list[str] = []
-        self.lock = threading.Lock()
-
-    async def set(self, key, value):
-        with self.lock:
-            self.written.append(key)
-        await super().set(key, value)
-
-    async def get(self, key, *args, **kwargs):
-        with self.lock:
-            self.read.append(key)
-        return await super().get(key, *args, **kwargs)
-
-
 @pytest.fixture
 def spied(monkeypatch):
-    """Write through `write_zarr` with a spying store; return (written, read) chunk keys."""
-    whole = xr.Dataset.to_zarr
+    """Write with `write_zarr`; return the chunks written to any local store, and those read."""
 
     def write(made, path):
-        spy = Spy(path)
-        monkeypatch.setattr(
-            xr.Dataset, "to_zarr", lambda self, store, **options: whole(self, spy, **options)
-        )
-        write_zarr(made, path)
-        monkeypatch.setattr(xr.Dataset, "to_zarr", whole)
-        is_chunk = lambda key: key.startswith("prediction/c")  # noqa: E731
-        return [k for k in spy.written if is_chunk(k)], [k for k in spy.read if is_chunk(k)]
+        written, read, lock = [], [], threading.Lock()
+
+        def note(seen, store, key):
+            relative = (Path(store.root) / key).relative_to(path).as_posix()
+            if relative.startswith("prediction/c"):
+                with lock:
+                    seen.append(relative)
+
+        with monkeypatch.context() as patch:
+            for name in ("set", "get"):
+                whole = getattr(LocalStore, name)
+                patch.setattr(LocalStore, name, _noted(whole, written if name == "set" else read, note))
+            write_zarr(made, path)
+        return written, read
 
     return write
+
+
+def _noted(whole, seen, note):
+    async def call(self, key, *args, **kwargs):
+        note(seen, self, key)
+        return await whole(self, key, *args, **kwargs)
+
+    return call
 
 
 def expected_chunks(shape, extra=()):

@@ -189,14 +189,14 @@ def _stitch_cells(
     lo = tuple(int(np.min(c)) for c in cells)
     hi = tuple(int(np.max(c)) + 1 for c in cells)
     box = _stitch_box(patches, starts, tiling, blend, lo, hi)
-    within = [
-        slice(None) if np.array_equal(c, np.arange(a, b)) else c - a
-        for c, a, b in zip(cells, lo, hi, strict=True)
-    ]
-    return outer_getitem(
-        box,
-        (*rest, *(int(c) if np.ndim(c) == 0 and not isinstance(c, slice) else c for c in within)),
-    )
+    within: list[int | slice | Ints] = []
+    for wanted, first, last in zip(cells, lo, hi, strict=True):
+        if np.ndim(wanted) == 0:
+            within.append(0)
+        else:
+            whole = np.array_equal(wanted, np.arange(first, last))
+            within.append(slice(None) if whole else wanted - first)
+    return outer_getitem(box, (*rest, *within))
 
 
 def _needed(starts: Ints, tiling: Tiling, blend: Blend, cells: Sequence[Ints]) -> Ints:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self, cast
 
 import numpy as np
+import pyproj
 import xarray as xr
 from xarray.core.indexes import Index
 
@@ -25,8 +26,9 @@ class Parent:
     """What stitching needs to know of the field that was cut: dims order and coordinates."""
 
     tiling: Tiling
-    dims: tuple[Hashable, ...]
+    dims: Mapping[Hashable, tuple[Hashable, ...]]
     coords: Mapping[Hashable, xr.Variable]
+    crs: str | None
 
     def same_grid(self, other: Parent) -> bool:
         """Tell whether both are the same tiling of the same grid."""
@@ -34,6 +36,7 @@ class Parent:
         return (
             (self.tiling.dims, self.tiling.shape, self.tiling.size)
             == (other.tiling.dims, other.tiling.shape, other.tiling.size)
+            and self.crs == other.crs
             and mine.keys() == theirs.keys()
             and all(mine[name].equals(theirs[name]) for name in mine)
         )
@@ -130,19 +133,23 @@ class PatchIndex(Index):
         if not self.parent.same_grid(other.parent):
             raise ValueError(
                 "Patches of two different grids do not mix: one is tiled as "
-                f"{_describe(self.tiling)}, the other as {_describe(other.tiling)}. Put both "
+                f"{_describe(self.parent)}, the other as {_describe(other.parent)}. Put both "
                 "fields on one grid (e.g. with .odc.reproject) before cutting them."
             )
 
     def __repr__(self) -> str:
-        return f"PatchIndex({len(self.starts)} patches of {_describe(self.tiling)})"
+        return f"PatchIndex({len(self.starts)} patches of {_describe(self.parent)})"
 
 
-def _describe(tiling: Tiling) -> str:
-    return ", ".join(
+def _describe(parent: Parent) -> str:
+    tiling = parent.tiling
+    sizes = ", ".join(
         f"{dim}: {size} of {length} px"
         for dim, size, length in zip(tiling.dims, tiling.size, tiling.shape, strict=True)
     )
+    origin = [parent.coords[d].values[0] for d in tiling.dims if d in parent.coords]
+    crs = "no CRS" if parent.crs is None else pyproj.CRS.from_wkt(parent.crs).to_string()
+    return f"{sizes}, from {tuple(map(str, origin))} in {crs[:60]}"
 
 
 def patch_index(patches: xr.DataArray | xr.Dataset) -> PatchIndex:
@@ -156,7 +163,11 @@ def patch_index(patches: xr.DataArray | xr.Dataset) -> PatchIndex:
     for index in patches.xindexes.values():
         if isinstance(index, PatchIndex):
             return index
-    had = "its patch coordinates were dropped" if PATCH in patches.dims else "it was never cut"
+    had = "it was never cut"
+    if PATCH in patches.dims:
+        had = "its patch coordinates were dropped"
+    elif any(str(name).endswith("_start") for name in patches.coords):
+        had = "it is a single patch (select with a list, .isel(patch=[0]), to keep the dimension)"
     raise ValueError(
         f"This {type(patches).__name__} with dims {tuple(map(str, patches.dims))} carries no "
         f"PatchIndex: {had}. Cut it with .geocat.patch(size, overlap=...), and keep the "

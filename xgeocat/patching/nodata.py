@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ def nodata_of(field: xr.DataArray) -> float | int | None:
         declared = field.encoding.get("_FillValue")
     if declared is None or not representable(declared, field.dtype):
         return None
+    if field.dtype.kind in "iu":
+        # rasterio gives it as a float, beside which a 64-bit integer is not exact.
+        return int(declared)
     return declared.item() if isinstance(declared, np.generic) else declared
 
 
@@ -33,7 +38,7 @@ def representable(value: complex, dtype: np.dtype) -> bool:
     number = value
     if dtype.kind == "f":
         return True
-    if not np.isfinite(number) or number != int(number):
+    if not math.isfinite(number) or number != int(number):
         return False
     if dtype.kind == "b":
         return number in (0, 1)

@@ -60,6 +60,11 @@ def patch(
         For an unknown dimension, a size below one, an overlap not smaller than the size, both
         overlap and stride, or a field that does not fit under ``boundary="raise"``.
     """
+    if PATCH in field.dims:
+        raise ValueError(
+            f"These are patches already, with dims {tuple(map(str, field.dims))}. Stitch them "
+            "before they are cut again."
+        )
     sizes = _named(field, size, "size")
     tiling = plan(
         sizes={str(d): n for d, n in field.sizes.items()},
@@ -70,8 +75,9 @@ def patch(
     )
     parent = Parent(
         tiling,
-        tuple(field.dims),
+        _layouts(field),
         {n: c.variable for n, c in field.coords.items() if set(c.dims) & set(tiling.dims)},
+        next((c.attrs["crs_wkt"] for c in field.coords.values() if "crs_wkt" in c.attrs), None),
     )
     index = PatchIndex(parent, tiling.starts())
     if isinstance(field, xr.DataArray):
@@ -81,7 +87,16 @@ def patch(
         name: _cut_array(var, index) if set(tiling.dims) <= set(var.dims) else var
         for name, var in field.data_vars.items()
     }
-    return xr.Dataset(cut, attrs=field.attrs)
+    unused = {n: c for n, c in field.coords.items() if n not in parent.coords}
+    return xr.Dataset(cut, attrs=field.attrs).assign_coords(unused)
+
+
+def _layouts(field: xr.DataArray | xr.Dataset) -> dict[Hashable, tuple[Hashable, ...]]:
+    """Order of the dims of each variable, and under None that of all of them."""
+    layouts: dict[Hashable, tuple[Hashable, ...]] = {None: tuple(field.dims)}
+    if isinstance(field, xr.Dataset):
+        layouts |= {name: var.dims for name, var in field.data_vars.items()}
+    return layouts
 
 
 def spatial_dims(field: xr.DataArray | xr.Dataset) -> tuple[str, str]:
@@ -110,13 +125,14 @@ def _named(field: xr.DataArray | xr.Dataset, value: PerDim, what: str) -> dict[s
         raise ValueError(
             f"{what} names the dims {unknown}, but the field has {tuple(map(str, field.dims))}."
         )
-    wrong = {d: n for d, n in per_dim.items() if not _is_int(n) or n < 0}
+    wrong = {d: n for d, n in per_dim.items() if not is_whole_number(n) or n < 0}
     if wrong or not per_dim:
         raise ValueError(f"{what}={value!r}: it must be whole pixels, at least 0, per dim.")
     return {d: int(n) for d, n in per_dim.items()}
 
 
-def _is_int(value: object) -> TypeGuard[int]:
+def is_whole_number(value: object) -> TypeGuard[int]:
+    """Tell whether a value is an integer, Python's or numpy's, and no boolean."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
@@ -130,7 +146,9 @@ def _strides(
         raise ValueError(f"Give overlap or stride, not both (got {overlap!r} and {stride!r}).")
     given = stride if stride is not None else (0 if overlap is None else overlap)
     what = "overlap" if stride is None else "stride"
-    per_dim = dict.fromkeys(size, int(given)) if _is_int(given) else _named(field, given, what)
+    per_dim = (
+        dict.fromkeys(size, int(given)) if is_whole_number(given) else _named(field, given, what)
+    )
     untiled = set(per_dim) - set(size)
     if untiled:
         raise ValueError(f"{what} names {sorted(untiled)}, but only {sorted(size)} are tiled.")
@@ -154,6 +172,11 @@ def _chunks(field: xr.DataArray | xr.Dataset) -> dict[str, tuple[int, ...]]:
 
 
 def _refuse_partly_tiled(field: xr.Dataset, tiling: Tiling) -> None:
+    if not any(set(tiling.dims) <= set(var.dims) for var in field.data_vars.values()):
+        raise ValueError(
+            f"No variable of the Dataset has the dims {tiling.dims}: there is nothing to cut. It "
+            f"has { ({str(n): v.dims for n, v in field.data_vars.items()}) }."
+        )
     for name, var in field.data_vars.items():
         if 0 < len(set(tiling.dims) & set(var.dims)) < len(tiling.dims):
             raise ValueError(
@@ -175,14 +198,17 @@ def _cut_array(field: xr.DataArray, index: PatchIndex) -> xr.DataArray:
         from xgeocat.patching import graph
 
         patches = graph.cut(data, index.starts, tiling)
-    coords = {n: c for n, c in field.coords.items() if n not in index.parent.coords}
-    return xr.DataArray(
+    # By way of a Dataset, which keeps the indexes as they are.
+    riding = field.coords.to_dataset().drop_vars(index.parent.coords).coords
+    found = xr.DataArray(
         patches,
         dims=(PATCH, *rest, *tiling.dims),
-        coords=xr.Coordinates(coords).assign(xr.Coordinates.from_xindex(index)),
-        name=field.name,
+        coords=riding.assign(xr.Coordinates.from_xindex(index)),
         attrs=field.attrs,
     )
+    found.encoding = {k: v for k, v in field.encoding.items() if k == "_FillValue"}
+    # Not in the constructor: for name=None it takes the name of the dask array.
+    return found.rename(field.name)
 
 
 def cut(

@@ -11,7 +11,7 @@ import xarray as xr
 from xgeocat.patching.fold import Blend, finish, fold
 from xgeocat.patching.index import PATCH, PatchIndex, patch_index
 from xgeocat.patching.nodata import nodata_of, representable
-from xgeocat.patching.patch import Field
+from xgeocat.patching.patch import Field, is_whole_number
 from xgeocat.patching.reducers import reducer
 from xgeocat.patching.tiling import Array, Ints, Tiling, covers, interiors
 from xgeocat.patching.windows import Window, weights
@@ -72,7 +72,9 @@ def stitch(
 
 
 def _per_dim(crop: int | dict[str, int], tiling: Tiling) -> tuple[int, ...]:
-    per_dim = dict.fromkeys(tiling.dims, crop) if isinstance(crop, int) else crop
+    per_dim = crop if isinstance(crop, dict) else dict.fromkeys(tiling.dims, crop)
+    if not all(is_whole_number(n) for n in per_dim.values()):
+        raise ValueError(f"crop={crop!r}: it must be whole pixels.")
     unknown = set(per_dim) - set(tiling.dims)
     if unknown:
         raise ValueError(f"crop names {sorted(unknown)}; the tiled dims are {tiling.dims}.")
@@ -82,7 +84,7 @@ def _per_dim(crop: int | dict[str, int], tiling: Tiling) -> tuple[int, ...]:
                 f"crop={per_dim[dim]} along {dim!r} leaves nothing of a patch of {size} px; it "
                 f"must be 0..{(size - 1) // 2}."
             )
-    return tuple(per_dim.get(dim, 0) for dim in tiling.dims)
+    return tuple(int(per_dim.get(dim, 0)) for dim in tiling.dims)
 
 
 def _stitch_array(
@@ -120,7 +122,11 @@ def _stitch_array(
         from xgeocat.patching import graph
 
         data = graph.stitch(ordered.data, index.starts, tiling, blend)
-    return _on_parent_grid(patches, index, rest, data)
+    field = _on_parent_grid(patches, index, rest, data)
+    if fill is not None or (nodata is not None and blend.fill != nodata):
+        field.attrs = {k: v for k, v in field.attrs.items() if k != "_FillValue"}
+        field.attrs["nodata"] = blend.fill
+    return field
 
 
 def _rest_dims(patches: xr.DataArray, tiling: Tiling) -> tuple[Hashable, ...]:
@@ -142,6 +148,9 @@ def _fill_value(
     covered: bool,
 ) -> complex:
     dtype = reducer(reduce, patches.dtype).dtype(patches.dtype)
+    if fill is None and nodata is not None and reduce == "sum" and dtype.kind in "iu":
+        # Sums may well come to the nodata of what was summed, but not to the end of 64 bits.
+        fill = np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min
     if fill is None:
         fill = nodata if nodata is not None else (np.nan if dtype.kind in "fc" else None)
     if fill is None:
@@ -161,20 +170,19 @@ def _on_parent_grid(
     patches: xr.DataArray, index: PatchIndex, rest: tuple[Hashable, ...], data: Array | da.Array
 ) -> xr.DataArray:
     parent = index.parent
-    coords = {
-        name: coord
-        for name, coord in patches.coords.items()
-        if PATCH not in coord.dims and not set(coord.dims) & set(parent.tiling.dims)
-    }
+    gone = [n for n, c in patches.coords.items() if set(c.dims) & {PATCH, *parent.tiling.dims}]
     field = xr.DataArray(
         data,
         dims=(*rest, *parent.tiling.dims),
-        coords=xr.Coordinates(coords),
-        name=patches.name,
+        coords=patches.coords.to_dataset().drop_vars(gone).coords,
         attrs=patches.attrs,
-    ).assign_coords(parent.coords)
-    if set(rest) <= set(parent.dims):
-        field = field.transpose(*(d for d in parent.dims if d in field.dims))
+    ).rename(patches.name)
+    kept = {n: c for n, c in parent.coords.items() if set(c.dims) <= set(field.dims)}
+    field = field.assign_coords(kept)
+    layout = parent.dims.get(patches.name, parent.dims[None])
+    if set(rest) <= set(layout):
+        field = field.transpose(*(d for d in layout if d in field.dims))
+    field.encoding = {k: v for k, v in patches.encoding.items() if k == "_FillValue"}
     for name, coord in field.coords.items():
         if "crs_wkt" in coord.attrs:
             field.encoding["grid_mapping"] = name
