@@ -167,6 +167,7 @@ def far_east(shared_data):
 
 def unrolled(geometry):
     """A WGS 84 geometry near 180 degrees with longitudes in 0..360, where it is in one piece."""
+
     def turn(xy):
         return np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]])
 
@@ -193,7 +194,9 @@ def test_a_tile_s_own_grid_finds_it_across_180_degrees(far_east):
     assert far_east.geocat.query(grid).sizes["scene"] == 3
 
 
-@pytest.mark.parametrize("aoi", [(-10.0, 66.0, 10.0, 68.5), (0.0, 66.0, 170.0, 68.5), (-170.0, 66.0, 0.0, 68.5)])
+@pytest.mark.parametrize(
+    "aoi", [(-10.0, 66.0, 10.0, 68.5), (0.0, 66.0, 170.0, 68.5), (-170.0, 66.0, 0.0, 68.5)]
+)
 def test_a_query_elsewhere_at_the_same_latitude_finds_none(far_east, aoi):
     assert far_east.geocat.query(aoi).sizes["scene"] == 0
 
@@ -217,7 +220,10 @@ def test_scenes_across_180_degrees_run_and_stay_where_they_are(far_east, tmp_pat
     ])  # fmt: skip
     out = xgc.run(pipe, domain, tmp_path / "out", progress=False)
     narrow = (179.0, 66.0, -179.0, 68.5)
-    assert out.geocat.query(narrow).scene.values.tolist() == far_east.geocat.query(narrow).scene.values.tolist()
+    assert (
+        out.geocat.query(narrow).scene.values.tolist()
+        == far_east.geocat.query(narrow).scene.values.tolist()
+    )
     assert out.geocat.query((-10.0, 66.0, 10.0, 68.5)).sizes["scene"] == 0
     for i, piece in enumerate(out.geocat.domain().slices()):
         got = out.geocat.domain().load(piece)["prediction"].values[0]
@@ -275,7 +281,9 @@ def test_real_bands_of_several_resolutions_come_on_the_finest_grid(mixed, bands,
 
 @pytest.fixture(scope="module")
 def two_zones(shared_data):
-    near = sorted((shared_data / "s2_33TW" / "sentinel-2-l2a" / "S2B_33TWM_20230820_0_L2A").glob("B0[48].tif"))
+    near = sorted(
+        (shared_data / "s2_33TW" / "sentinel-2-l2a" / "S2B_33TWM_20230820_0_L2A").glob("B0[48].tif")
+    )
     far = sorted((shared_data / "s2_33TWM_utm34").glob("B0[48].tif"))
     return xgc.from_files(
         [*near, *far], pattern=r".*/(?P<folder>[^/]+)/(?P<band>B\d\d)\.tif", time="2023-08-20",
@@ -294,7 +302,9 @@ def test_in_one_crs_both_zones_show_the_same_ground(two_zones):
     near, far = sorted(domain.slices(), key=lambda s: "utm34" in s.name)
     assert near.crs == far.crs == CRS("EPSG:32633")
     here = domain.load(near)["B08"].values[0]
-    np.testing.assert_array_equal(here, scenes.read(two_zones.href.sel(asset="B08", scene=near.name).item()))
+    np.testing.assert_array_equal(
+        here, scenes.read(two_zones.href.sel(asset="B08", scene=near.name).item())
+    )
     # The other zone's pixels, brought onto this grid by xgeocat and by rasterio.
     path = two_zones.href.sel(asset="B08", scene=far.name).item()
     request = xgc.GeoSlice(geobox=near.geobox, scenes=far.scenes)
@@ -332,7 +342,10 @@ def test_a_run_over_two_zones_keeps_each_on_its_own_grid(two_zones, tmp_path):
     for piece, source in zip(reloaded.slices(), domain.slices(), strict=True):
         assert piece.geobox == source.geobox
         codes.add(piece.crs.to_epsg())
-        red, nir = (scenes.read(two_zones.href.sel(asset=b, scene=piece.name).item()) for b in ("B04", "B08"))
+        red, nir = (
+            scenes.read(two_zones.href.sel(asset=b, scene=piece.name).item())
+            for b in ("B04", "B08")
+        )
         np.testing.assert_array_equal(reloaded.load(piece)["prediction"].values[0], nir > red)
     assert codes == {32633, 32634}
 
@@ -371,7 +384,9 @@ def test_the_same_file_as_a_raster_in_memory_gives_the_same_answers(shared_data)
     def change(batch):
         return (batch[:, 7].astype("float32") - batch[:, 3]) / 1e4
 
-    pipe = xgc.Sequential([xgc.GridSampler(128, overlap=32), xgc.ApplyToChips(change), xgc.Stitch("hann")])
+    pipe = xgc.Sequential(
+        [xgc.GridSampler(128, overlap=32), xgc.ApplyToChips(change), xgc.Stitch("hann")]
+    )
     with rioxarray.open_rasterio(path) as raster:
         domain = xgc.RasterDomain(raster)
         (piece,) = domain.slices()
@@ -393,5 +408,7 @@ def test_consecutive_landsat_scenes_stay_two_though_they_overlap(shared_data):
         cube = domain.load(piece)
         np.testing.assert_array_equal(cube["data"].values[0], scenes.read(path))
         assert "nodata" not in cube["data"].attrs
-    hits = catalog.geocat.query(xgc.GeoSlice(bounds=(725000, -2800000, 726000, -2799000), crs="EPSG:32621"))
+    hits = catalog.geocat.query(
+        xgc.GeoSlice(bounds=(725000, -2800000, 726000, -2799000), crs="EPSG:32621")
+    )
     assert hits.sizes["scene"] == 2

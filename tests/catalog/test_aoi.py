@@ -359,7 +359,7 @@ def test_an_aoi_across_180_finds_both_sides_in_a_projected_catalog(aoi, found, m
     assert ids(ds.geocat.query(aoi)) == found
 
 
-@pytest.mark.parametrize("corner", [(0, 0), (-1000, -1000), (0, -1000), (-1000, 0), (-400, -400)])
+@pytest.mark.parametrize("corner", [(0, 0), (-1000, -1000), (-400, -400)])
 def test_a_projected_aoi_with_a_corner_on_180_itself_is_read(corner, make_catalog):
     ds = make_catalog([box(179, 69, 180, 71), box(-180, 69, -179, 71), box(0, 69, 1, 71)])
     x, y = pyproj.Transformer.from_crs(4326, UTM_1, always_xy=True).transform(180, 70)

@@ -443,12 +443,17 @@ def test_a_geoparquet_of_something_else_is_refused_by_its_name(tmp_path):
         xgc.open_catalog(tmp_path / "t.parquet")
 
 
-def test_a_failed_write_leaves_the_older_file_as_it_was(ds, make_item, tmp_path):
+def test_a_failed_write_leaves_the_older_file_as_it_was(ds, tmp_path, monkeypatch):
     path = ds.geocat.to_geoparquet(tmp_path / "c.parquet")
     before = path.read_bytes()
-    bad = xgc.from_items([make_item("a", q={"a": 1}), make_item("b", q="x")])
-    with pytest.raises(ValueError, match="cannot be written"):
-        bad.geocat.to_geoparquet(path)
+
+    def fail(*args, **kwargs):
+        raise pa.ArrowInvalid("no column holds this")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sga, "parse_stac_items_to_arrow", fail)
+        with pytest.raises(ValueError, match="cannot be written"):
+            masked(ds, 1).geocat.to_geoparquet(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["c.parquet"]
     xr.testing.assert_identical(xgc.open_catalog(path), ds)

@@ -354,18 +354,9 @@ def test_a_masked_catalog_gives_items_or_says_why_not(make_item):
         to_dicts(ds.where(ds.cloud < 6))
 
 
-def test_what_is_not_over_scenes_is_not_lost_in_silence(make_item):
-    ds = xgc.from_items([make_item("a")])
-    for gained in (
-        ds.assign(quality=(("scene", "asset"), [[0.5]])),
-        ds.assign_coords(label=("scene", ["x"])),
-    ):
-        try:
-            text = json.dumps(to_dicts(gained))
-        except ValueError as error:
-            assert "quality" in str(error) or "label" in str(error)  # noqa: PT017
-        else:
-            assert "quality" in text or "label" in text
+def test_a_coordinate_over_scenes_that_a_catalog_gained_becomes_a_property(make_item):
+    ds = xgc.from_items([make_item("a")]).assign_coords(label=("scene", ["x"]))
+    assert to_dicts(ds)[0]["properties"]["label"] == "x"
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -38,9 +38,7 @@ def make_item(make_cog) -> Callable[..., dict]:
             )
             for key, values in bands.items()
         }
-        return scenes.item(
-            name, assets, properties=properties, when=when or "2024-06-01T18:00:00Z"
-        )
+        return scenes.item(name, assets, properties=properties, when=when or "2024-06-01T18:00:00Z")
 
     return make
 

@@ -118,7 +118,9 @@ def test_a_number_beyond_the_last_band_is_refused(make_cog):
 
 
 def test_an_asset_that_this_scene_lacks_is_unknown(make_item):
-    catalog = xgc.from_items([make_item("a", red=scenes.pixels()), make_item("b", nir=scenes.pixels())])
+    catalog = xgc.from_items(
+        [make_item("a", red=scenes.pixels()), make_item("b", nir=scenes.pixels())]
+    )
     assert data_bands(catalog.isel(scene=0)) == ["red"]
     with pytest.raises(KeyError, match="nir"):
         find_bands(catalog.isel(scene=0), ["nir"])
@@ -158,7 +160,9 @@ def test_the_native_grid_of_several_bands_is_the_finest(make_item, make_cog):
 
 def test_a_file_without_crs_anywhere_is_refused_by_name(make_cog):
     path = make_cog("a/red.tif", crs=None)
-    made = scenes.item("a", {"red": scenes.asset(path, proj=False)}, footprint=scenes.shapely.box(0, 0, 1, 1))
+    made = scenes.item(
+        "a", {"red": scenes.asset(path, proj=False)}, footprint=scenes.shapely.box(0, 0, 1, 1)
+    )
     with pytest.raises(ValueError, match="red.tif has no CRS"):
         native_geobox(scene_of(made), ["red"])
 
@@ -178,7 +182,9 @@ def test_what_the_item_says_is_stronger_than_the_header(make_item):
 
 
 def test_a_file_without_nodata_has_none(make_item):
-    (band,) = describe_bands(scene_of(make_item("a", red=scenes.pixels(), cog={"nodata": None})), ["red"])
+    (band,) = describe_bands(
+        scene_of(make_item("a", red=scenes.pixels(), cog={"nodata": None})), ["red"]
+    )
     assert band.nodata is None
 
 
@@ -199,7 +205,11 @@ def test_scale_and_offset_of_each_band_of_a_file_are_its_own():
             {"data_type": "uint16", "nodata": 0, "scale": 0.5, "offset": -3.0},
         ],
     }
-    grid = {"proj:code": "EPSG:32610", "proj:shape": [70, 90], "proj:transform": list(scenes.GRID)[:6]}
+    grid = {
+        "proj:code": "EPSG:32610",
+        "proj:shape": [70, 90],
+        "proj:transform": list(scenes.GRID)[:6],
+    }
     red, nir = describe_bands(scene_of(bare("image", **about, **grid)), ["red", "nir"])
     assert (red.scale, red.offset) == (0.0001, 0.0)
     assert (nir.scale, nir.offset) == (0.5, -3.0)
@@ -212,7 +222,11 @@ def test_nodata_of_each_band_of_a_file_is_its_own():
             {"name": "nir", "data_type": "uint16", "nodata": 65535},
         ],
     }
-    grid = {"proj:code": "EPSG:32610", "proj:shape": [70, 90], "proj:transform": list(scenes.GRID)[:6]}
+    grid = {
+        "proj:code": "EPSG:32610",
+        "proj:shape": [70, 90],
+        "proj:transform": list(scenes.GRID)[:6],
+    }
     red, nir = describe_bands(scene_of(bare("image", **about, **grid)), ["red", "nir"])
     assert (red.nodata, nir.nodata) == (0, 65535)
 

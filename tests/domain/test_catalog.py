@@ -217,7 +217,10 @@ def test_one_of_the_crss_can_be_chosen_for_all_and_its_scenes_stay_as_they_are(t
 
 def test_bounds_are_those_of_all_slices(make_item):
     far = scenes.Affine(10, 0, 600000, 0, -10, 4200000)
-    items = [make_item("a", red=scenes.pixels()), make_item("b", red=scenes.pixels(), cog={"transform": far})]
+    items = [
+        make_item("a", red=scenes.pixels()),
+        make_item("b", red=scenes.pixels(), cog={"transform": far}),
+    ]
     domain = xgc.from_items(items).geocat.domain()
     assert domain.bounds == BoundingBox(500000, 4199300, 600900, 4300000, crs=UTM)
 
@@ -226,7 +229,9 @@ def test_many_sparse_full_tiles_are_slices_of_full_size(make_cog):
     """22 tiles of 10980 x 10980 px that take no disk: the real shape of an archive."""
     items = []
     for i in range(22):
-        transform = scenes.Affine(10, 0, 300000 + 99960 * (i % 5), 0, -10, 4300020 - 99960 * (i // 5))
+        transform = scenes.Affine(
+            10, 0, 300000 + 99960 * (i % 5), 0, -10, 4300020 - 99960 * (i // 5)
+        )
         path = make_cog(f"t{i}/red.tif", np.zeros((1, 1), "uint16"), driver="GTiff")
         with rasterio.open(
             path, "w", driver="GTiff", count=1, height=10980, width=10980, dtype="uint16", crs=UTM,
@@ -329,9 +334,7 @@ def test_bands_of_a_file_with_several_are_numbered_by_default_and_by_name(make_c
     cube = loaded(catalog.geocat.domain())
     assert list(cube.data_vars) == ["data.1", "data.2", "data.3", "data.4"]
     for number in range(1, 5):
-        np.testing.assert_array_equal(
-            cube[f"data.{number}"].values[0], scenes.read(path, number)
-        )
+        np.testing.assert_array_equal(cube[f"data.{number}"].values[0], scenes.read(path, number))
     second = loaded(catalog.geocat.domain(bands=["data.2"]))
     np.testing.assert_array_equal(second["data.2"].values[0], scenes.read(path, 2))
 

@@ -94,7 +94,9 @@ def test_what_is_merely_known_of_it_does_not_change_its_identity():
     assert one(properties={"a": 1}, footprint=shapely.box(0, 0, 1, 1)) == one()
 
 
-@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize(
+    "clone", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+)
 @pytest.mark.parametrize(
     "piece",
     [

@@ -33,7 +33,9 @@ def load(made, *bands, geobox=None, **options):
     return load_scene(scene_of(made), geobox, bands, **options)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "int16", "uint16", "int32", "float32", "float64"]
+)
 @pytest.mark.parametrize("proj", [True, False])
 def test_pixels_dtype_and_nodata_are_those_of_the_file(make_item, dtype, proj):
     made = make_item("a", proj=proj, red=scenes.pixels(dtype=dtype))
@@ -55,7 +57,9 @@ def test_no_pixel_moves_whatever_the_size_and_the_chunks(make_item, shape, chunk
         assert cube.odc.geobox.transform.almost_equals(file.transform, precision=1e-9)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(
     rows=st.integers(1, 150),
     columns=st.integers(1, 150),
@@ -118,7 +122,9 @@ def test_a_footprint_that_is_drawn_too_small_cuts_no_pixel(make_item):
 
 
 def test_bands_come_in_the_order_and_under_the_names_asked_for(make_item):
-    made = make_item("a", red=scenes.pixels(seed=1), green=scenes.pixels(seed=2), nir=scenes.pixels(seed=3))
+    made = make_item(
+        "a", red=scenes.pixels(seed=1), green=scenes.pixels(seed=2), nir=scenes.pixels(seed=3)
+    )
     cube = load(made, "nir", "red")
     assert list(cube.data_vars) == ["nir", "red"]
     for name in cube.data_vars:
@@ -155,7 +161,9 @@ def test_bands_of_one_asset_and_of_others_load_together(make_cog):
 def test_a_coarser_band_is_repeated_onto_the_finer_grid(make_item, make_cog):
     made = make_item("a", red=scenes.pixels((80, 60)))
     coarse = make_cog(
-        "a/swir.tif", scenes.pixels((40, 30), seed=5), transform=scenes.GRID @ scenes.Affine.scale(2)
+        "a/swir.tif",
+        scenes.pixels((40, 30), seed=5),
+        transform=scenes.GRID @ scenes.Affine.scale(2),
     )
     made["assets"]["swir"] = scenes.asset(coarse)
     cube = load(made, "red", "swir")
@@ -165,7 +173,9 @@ def test_a_coarser_band_is_repeated_onto_the_finer_grid(make_item, make_cog):
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic", "average"])
 def test_another_grid_is_filled_as_gdal_resamples(make_item, method):
-    made = make_item("a", red=scenes.pixels((120, 100), dtype="float32", edge=0), cog={"nodata": -1})
+    made = make_item(
+        "a", red=scenes.pixels((120, 100), dtype="float32", edge=0), cog={"nodata": -1}
+    )
     path = made["assets"]["red"]["href"]
     target = GeoBox((50, 40), scenes.Affine(20, 0, 500100, 0, -20, 4299900), UTM)
     got = load(made, geobox=target, resampling=method)["red"].values[0]

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import xgeocat as xgc
 from tests.domain import scenes
 from tests.runs import gdal
+from tests.runs.archive import ndvi
 from xgeocat.runs import run as run_module
 
 
@@ -69,13 +69,6 @@ def read_with_gdal() -> Callable[[Path, str], gdal.Raster]:
     if isinstance(reader, str):
         pytest.skip(f"no GDAL >= 3.11 that reads Zarr v3: {reader}")
     return reader
-
-
-def ndvi(batch):
-    """(batch, red nir, y, x) to float32 NDVI, NaN where either is nodata (0)."""
-    red, nir = batch[:, 0].astype("float32"), batch[:, 1].astype("float32")
-    with np.errstate(invalid="ignore"):
-        return np.where((red == 0) | (nir == 0), np.nan, (nir - red) / (nir + red))
 
 
 @pytest.fixture

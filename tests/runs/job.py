@@ -82,7 +82,11 @@ class DiesAt:
         else:
             path, changes = (args[0] if args else None), event in (
                 "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")  # fmt: skip
-        if changes and isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(self.root):
+        if (
+            changes
+            and isinstance(path, (str, os.PathLike))
+            and os.fspath(path).startswith(self.root)
+        ):
             self.seen += 1
             if self.seen == self.n:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -118,7 +118,7 @@ def killed_and_resumed(start, items, tmp_path, tree, kills, seed):
     assert last.wait(120) == 0, last.stderr.read()[-2000:]
     assert died
     assert was.items() <= finished(out).items()
-    redone = (log.read_text().split() if log.exists() else [])
+    redone = log.read_text().split() if log.exists() else []
     assert sorted(redone) == sorted(set(scenes) - set(was))
     assert tree(out) == tree(tmp_path / "calm")
 

@@ -33,7 +33,12 @@ def test_any_id_becomes_a_file_name_inside_the_folder(tmp_path, name):
     assert ledger.items([name]) == [{"id": name}]
     assert ledger.failures() == [{"id": name}]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"run.json", "items", "failures", "data"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "run.json",
+        "items",
+        "failures",
+        "data",
+    }
 
 
 def test_nasty_ids_do_not_collide():
@@ -101,10 +106,14 @@ def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
 
 
 def test_another_fingerprint_is_refused_and_says_what_changed(tmp_path):
-    Ledger(tmp_path).open({"pipeline": {"steps": [{"model": "v1"}, {"window": "hann"}]}, "bands": None})
+    Ledger(tmp_path).open(
+        {"pipeline": {"steps": [{"model": "v1"}, {"window": "hann"}]}, "bands": None}
+    )
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(RunMismatchError) as error:
-        Ledger(tmp_path).open({"pipeline": {"steps": [{"model": "v2"}, {"window": "hann"}]}, "bands": ["red"]})
+        Ledger(tmp_path).open(
+            {"pipeline": {"steps": [{"model": "v2"}, {"window": "hann"}]}, "bands": ["red"]}
+        )
     text = str(error.value)
     for word in ("steps[0].model", "'v1'", "'v2'", "bands", "['red']"):
         assert word in text

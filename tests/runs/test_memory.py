@@ -13,6 +13,7 @@ from dask.callbacks import Callback
 
 import xgeocat as xgc
 from tests.domain import scenes
+from xgeocat.runs import store
 
 JOB = Path(__file__).with_name("job.py")
 
@@ -72,8 +73,14 @@ class Waiting(Callback):
         self.most = max(self.most, sum(map(weight, state["cache"].values())))
 
 
-def test_what_waits_in_memory_grows_with_a_side_of_the_scene_not_with_its_area(make_archive, tmp_path):
-    """Half-done work along one row of blocks may wait; a scene's worth of it may not."""
+def test_what_waits_in_memory_grows_with_a_side_of_the_scene_not_with_its_area(
+    make_archive, tmp_path, monkeypatch
+):
+    """Half-done work along one row of blocks may wait; a scene's worth of it may not.
+
+    The same as with chunks of 2048 px on full scenes, made small: 3 x 3 and 12 x 12 blocks of 96.
+    """
+    monkeypatch.setattr(store, "CHUNK", 96)
 
     def invert(batch):
         return (9999.0 - batch[:, 0]).astype("float32")
@@ -82,7 +89,7 @@ def test_what_waits_in_memory_grows_with_a_side_of_the_scene_not_with_its_area(m
         xgc.GridSampler(32, overlap=8), xgc.ApplyToChips(invert, name="invert"), xgc.Stitch("hann")
     ])  # fmt: skip
     most = {}
-    for side in (4, 16):
+    for side in (3, 12):
         items = make_archive(1, shape=(side * 96, side * 96), folder=f"archive{side}")
         domain = xgc.from_items(items).geocat.domain(chunks=96)
         with Waiting() as waiting, dask.config.set(scheduler="synchronous"):
@@ -92,4 +99,4 @@ def test_what_waits_in_memory_grows_with_a_side_of_the_scene_not_with_its_area(m
         got = out.geocat.domain().load(piece)["prediction"].values[0]
         want = 9999.0 - scenes.read(items[0]["assets"]["red"]["href"]).astype("float32")
         scenes.assert_same(got, want)
-    assert most[16] < 6 * most[4], most
+    assert most[12] < 6 * most[3], most

@@ -289,7 +289,8 @@ def _wrap(geometry: BaseGeometry) -> BaseGeometry:
     world = shapely.box(-180, -90, 180, 90)
 
     def turned(turns: int) -> BaseGeometry:
-        return shapely.transform(geometry, lambda xy: xy + np.array([360 * turns, 0]))
+        moved = shapely.transform(geometry, lambda xy: xy + np.array([360 * turns, 0]))
+        return moved if moved.is_valid else shapely.make_valid(moved)
 
     return shapely.union_all([shapely.intersection(turned(n), world) for n in (-1, 0, 1)])
 

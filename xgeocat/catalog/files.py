@@ -282,11 +282,17 @@ def _asset(href: str, header: Header) -> Json:
         "proj:code": header.crs,
         "proj:shape": list(header.shape),
         "proj:transform": list(header.transform),
-        "bands": [{"data_type": dtype} for dtype in header.dtypes],
+        "bands": [_band(header, i) for i in range(len(header.dtypes))],
     }
-    if header.nodata is not None:
-        # JSON has no NaN; STAC writes it as text.
-        asset["nodata"] = header.nodata if np.isfinite(header.nodata) else str(header.nodata)
-    if (header.scale, header.offset) != (1, 0):
-        asset |= {"raster:scale": header.scale, "raster:offset": header.offset}
     return asset
+
+
+def _band(header: Header, i: int) -> Json:
+    band: Json = {"data_type": header.dtypes[i]}
+    nodata, scaling = header.nodata[i], (header.scales[i], header.offsets[i])
+    if nodata is not None:
+        # JSON has no NaN; STAC writes it as text.
+        band["nodata"] = nodata if np.isfinite(nodata) else str(nodata)
+    if scaling != (1, 0):
+        band |= {"raster:scale": scaling[0], "raster:offset": scaling[1]}
+    return band

@@ -24,17 +24,19 @@ class Header:
         Affine transform, pixel to CRS, row-major.
     dtypes : tuple of str
         One per band.
-    nodata, scale, offset : float or None
-        Of the first band.
+    nodata : tuple of (float or None)
+        One per band.
+    scales, offsets : tuple of float
+        One per band.
     """
 
     crs: str | None
     shape: tuple[int, int]
     transform: tuple[float, ...]
     dtypes: tuple[str, ...]
-    nodata: float | None
-    scale: float
-    offset: float
+    nodata: tuple[float | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
 
     @property
     def footprint(self) -> BaseGeometry:
@@ -63,7 +65,7 @@ def read_header(href: str) -> Header:
             shape=(file.height, file.width),
             transform=tuple(file.transform)[:6],
             dtypes=tuple(file.dtypes),
-            nodata=file.nodata,
-            scale=file.scales[0],
-            offset=file.offsets[0],
+            nodata=tuple(file.nodatavals),
+            scales=tuple(file.scales),
+            offsets=tuple(file.offsets),
         )

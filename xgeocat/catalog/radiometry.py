@@ -25,7 +25,7 @@ class Radiometry:
 def asset_radiometry(
     key: str, asset: Mapping[str, object], properties: Mapping[str, object]
 ) -> Radiometry:
-    """Read the radiometry of an asset's first band.
+    """Read the radiometry of an asset's first band; see :func:`band_radiometry` for others.
 
     Sources, in this order: ``raster:bands`` (raster extension v1), ``bands`` and the asset itself
     (STAC 1.1 with raster extension v2), the item.
@@ -35,20 +35,30 @@ def asset_radiometry(
     items without any scale hold reflectance * 10000, shifted by 1000 from processing baseline
     04.00 on (ESA, Sentinel-2 Products Specification, section "Radiometric offset").
     """
-    band: dict[str, object] = {**properties, **asset}
-    for name in ("bands", "raster:bands"):
-        bands = asset.get(name)
-        if isinstance(bands, list) and bands and isinstance(bands[0], Mapping):
-            band.update(bands[0])
-    scale = _number(band.get("raster:scale", band.get("scale")))
-    offset = _number(band.get("raster:offset", band.get("offset")))
+    found = band_radiometry(asset, properties, 0)
+    scale, offset = found.scale, found.offset
     if scale is None and offset is None:
         scale, offset = _sentinel2(key, properties)
     if properties.get("earthsearch:boa_offset_applied") is True and offset:
         offset = 0.0
+    return Radiometry(found.dtype, found.nodata, scale, offset)
+
+
+def band_radiometry(
+    asset: Mapping[str, object], properties: Mapping[str, object], index: int
+) -> Radiometry:
+    """Read what STAC says of one band of an asset, counted from 0, in whichever version."""
+    band: dict[str, object] = {**properties, **asset}
+    for name in ("bands", "raster:bands"):
+        bands = asset.get(name)
+        if isinstance(bands, list) and len(bands) > index and isinstance(bands[index], Mapping):
+            band.update(bands[index])
     dtype = band.get("data_type")
     return Radiometry(
-        dtype if isinstance(dtype, str) else None, _number(band.get("nodata")), scale, offset
+        dtype if isinstance(dtype, str) else None,
+        _number(band.get("nodata")),
+        _number(band.get("raster:scale", band.get("scale"))),
+        _number(band.get("raster:offset", band.get("offset"))),
     )
 
 

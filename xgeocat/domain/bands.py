@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.headers import Header, read_header
+from xgeocat.catalog.radiometry import Radiometry, band_radiometry
 from xgeocat.catalog.sources import Json
 
 ZARR_TYPES = ("application/vnd+zarr", "application/vnd.zarr", "application/x-zarr")
@@ -63,9 +65,9 @@ def data_bands(scene: xr.Dataset) -> list[str]:
     for key, asset in _assets(scene).items():
         kind = str(asset.get("type", ""))
         roles = {*asset.get("roles", ()), key}
-        is_raster = kind.startswith(("image/tiff", "image/jp2", *ZARR_TYPES)) or (
-            not kind and str(asset["href"]).lower().endswith(SUFFIXES)
-        )
+        is_raster = kind.startswith(
+            ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", *ZARR_TYPES)
+        ) or (not kind and str(asset["href"]).lower().endswith(SUFFIXES))
         if is_raster and not roles & NOT_DATA:
             count = len(_described(asset))
             names += [key] if count < 2 else [f"{key}.{i + 1}" for i in range(count)]
@@ -161,23 +163,51 @@ def _names(assets: Mapping[str, Json]) -> dict[str, tuple[str, int]]:
 def _describe(scene: xr.Dataset, name: str, key: str, index: int) -> Band:
     row = scene.sel({schema.ASSET: key})
     asset = _assets(scene)[key]
-    href = str(asset["href"])
+    href = local_path(str(asset["href"]))
     is_zarr = str(asset.get("type", "")).startswith(ZARR_TYPES) or href.endswith(".zarr")
-    dtype, nodata = row[schema.DTYPE].item(), _number(row[schema.NODATA].item())
     bands = _described(asset)
+    known = Radiometry(
+        row[schema.DTYPE].item(),
+        *(_number(row[name].item()) for name in (schema.NODATA, schema.SCALE, schema.OFFSET)),
+    )
+    if index > 1:
+        known = band_radiometry(asset, {}, index - 1)
     header = None
-    if not is_zarr and (not isinstance(dtype, str) or nodata is None):
+    if not is_zarr and (not isinstance(known.dtype, str) or known.nodata is None):
         header = read_header(href)
-        dtype, nodata = header.dtypes[index - 1], header.nodata if nodata is None else nodata
-    scale, offset = _number(row[schema.SCALE].item()), _number(row[schema.OFFSET].item())
-    if index > 1 and len(bands) >= index:
-        own = {**asset, **bands[index - 1]}
-        scale = own.get("raster:scale", own.get("scale", scale))
-        offset = own.get("raster:offset", own.get("offset", offset))
-        dtype = own.get("data_type", dtype)
+        known = _filled_up(known, header, index - 1)
     count = len(header.dtypes) if header is not None else max(len(bands), index)
     geobox = _geobox(row, header)
-    return Band(name, href, index, count, geobox, str(dtype), nodata, scale, offset, is_zarr)
+    return Band(
+        name,
+        href,
+        index,
+        count,
+        geobox,
+        str(known.dtype),
+        known.nodata,
+        known.scale,
+        known.offset,
+        is_zarr,
+    )
+
+
+def _filled_up(known: Radiometry, header: Header, band: int) -> Radiometry:
+    """Fill up what STAC does not say with what the file says."""
+    unscaled = known.scale is None and known.offset is None
+    scaled = (header.scales[band], header.offsets[band]) != (1, 0)
+    return Radiometry(
+        header.dtypes[band],
+        header.nodata[band] if known.nodata is None else known.nodata,
+        header.scales[band] if unscaled and scaled else known.scale,
+        header.offsets[band] if unscaled and scaled else known.offset,
+    )
+
+
+def local_path(href: str) -> str:
+    """Make a path that is relative to the working folder absolute; leave URLs as they are."""
+    is_url = "://" in href or href.startswith("/vsi") or ":" in href.split("/", 1)[0]
+    return href if is_url else os.path.abspath(href)
 
 
 def _number(value: float) -> float | None:

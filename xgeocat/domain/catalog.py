@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyproj
 import rasterio
 import xarray as xr
 from odc.geo.crs import CRS
@@ -17,7 +16,7 @@ from odc.geo.geom import BoundingBox, bbox_union
 from odc.geo.overlap import compute_output_geobox
 
 from xgeocat.catalog import schema
-from xgeocat.catalog.aoi import Where, reproject
+from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.catalog.index import footprint_index
 from xgeocat.domain.bands import data_bands, native_geobox
 from xgeocat.domain.geoslice import GeoSlice, crs_of, grid_of
@@ -210,11 +209,7 @@ class CatalogDomain:
                 geobox=geobox,
                 interval=(index.start[i], index.end[i]) if known else None,
                 scenes=(name,),
-                footprint=None
-                if outline is None
-                else reproject(
-                    Where(outline, index.crs), pyproj.CRS.from_user_input(crs_of(geobox).to_wkt())
-                ),
+                footprint=None if outline is None else reproject(Where(outline, index.crs), WGS84),
                 properties={
                     key: values[i]
                     for key, values in columns.items()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self, TypeAlias
 
 import numpy as np
+import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
@@ -38,7 +39,7 @@ class GeoSlice:
     scenes : sequence of str, optional
         Ids of the scenes that serve the request.
     footprint : shapely.Geometry, optional
-        Where there is data, in `crs`; the outline of the grid by default.
+        Where there is data, in WGS 84, as STAC has it; the outline of the grid by default.
     properties : mapping, optional
         What else is known of the piece, under STAC names.
 
@@ -70,10 +71,12 @@ class GeoSlice:
     ) -> None:
         if (geobox is None) == (bounds is None):
             raise ValueError("A GeoSlice needs bounds (with resolution and crs) or a geobox: one.")
+        if geobox is not None and (resolution is not None or crs is not None):
+            raise ValueError("A geobox brings its own resolution and crs; give it alone.")
         if geobox is None:
             assert bounds is not None
-            box = _checked(bounds)
             crs = None if crs is None else CRS(crs)
+            box = _checked(bounds, wraps=resolution is None and (crs is None or crs.geographic))
             if resolution is not None:
                 geobox = grid_of(box, resolution, crs)
         else:
@@ -114,7 +117,8 @@ class GeoSlice:
         if self.scenes:
             return "+".join(self.scenes)
         if self.interval is not None:
-            return np.datetime_as_string(self.interval[0], unit="s").replace(":", "")
+            moment = np.datetime_as_string(self.interval[0], unit="us").replace(":", "")
+            return moment.removesuffix(".000000")
         return "_".join(f"{value:.10g}" for value in self.bounds)
 
     def with_interval(self, interval: TimeLike) -> Self:
@@ -122,7 +126,7 @@ class GeoSlice:
         return type(self)(
             self.bounds if self.grid is None else None,
             interval,
-            crs=self.crs,
+            crs=self.crs if self.grid is None else None,
             geobox=self.grid,
             scenes=self.scenes,
             footprint=self.footprint,
@@ -130,14 +134,36 @@ class GeoSlice:
         )
 
 
-def _checked(bounds: Sequence[float]) -> Bounds:
+def _checked(bounds: Sequence[float], *, wraps: bool) -> Bounds:
     west, south, east, north = map(float, bounds)
-    if not (west < east and south < north):
+    across = wraps and -180 <= east < west <= 180
+    if not np.isfinite((west, south, east, north)).all():
+        raise ValueError(f"bounds={tuple(bounds)} are not finite.")
+    if not ((west < east or across) and south < north):
         raise ValueError(
             f"bounds={tuple(bounds)} are empty or upside down; the order is west, south, east, "
             "north."
         )
     return west, south, east, north
+
+
+def regular_geobox(field: xr.DataArray | xr.Dataset) -> GeoBox | None:
+    """Grid of a field; None where it has no CRS, or its coordinates are not evenly spaced.
+
+    odc-geo takes a grid from the first and last coordinate; here those between count too, to a
+    hundredth of a pixel.
+    """
+    import odc.geo.xr
+
+    geobox = field.odc.geobox
+    if not isinstance(geobox, GeoBox) or geobox.crs is None:
+        return None
+    even = odc.geo.xr.xr_coords(geobox, dims=field.odc.spatial_dims)
+    steps = (abs(geobox.resolution.y), abs(geobox.resolution.x))
+    for dim, step in zip(field.odc.spatial_dims, steps, strict=True):
+        if dim in field.coords and not np.allclose(field[dim], even[dim], rtol=0, atol=step / 100):
+            return None
+    return geobox
 
 
 def crs_of(geobox: GeoBox) -> CRS:

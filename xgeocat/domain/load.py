@@ -128,14 +128,15 @@ def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.D
     stored.attrs.pop("_CRS", None)
     if stored.odc.geobox != geobox:
         stored = stored.odc.reproject(geobox, resampling=resampling, chunks=(chunks, chunks))
-    return stored.drop_vars(TIME, errors="ignore")
+    return stored if TIME in stored.dims else stored.drop_vars(TIME, errors="ignore")
 
 
 def _finished(loaded: xr.DataArray, band: Band, time: Time, mask_and_scale: bool) -> xr.DataArray:
     attrs: dict[Hashable, object] = {}
     nodata = loaded.attrs.get("nodata", band.nodata)
     data = loaded if TIME in loaded.dims else loaded.expand_dims({TIME: 1})
-    data = data.assign_coords({TIME: (TIME, [time])})
+    if data.sizes[TIME] == 1:
+        data = data.assign_coords({TIME: (TIME, [time])})
     if mask_and_scale:
         physical = data.astype(np.float32)
         if nodata is not None and not np.isnan(nodata):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import odc.geo.xr  # noqa: F401 - registers .odc
 import xarray as xr
+from dask.base import tokenize
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
 
-from xgeocat.domain.geoslice import GeoSlice, crs_of
+from xgeocat.domain.geoslice import GeoSlice, crs_of, regular_geobox
 
 TIME = "time"
 
@@ -38,12 +39,18 @@ class RasterDomain:
                 f"RasterDomain takes a DataArray or Dataset; got a {type(raster).__name__}. Open "
                 "files with rioxarray.open_rasterio(path, chunks=True) or xr.open_zarr(path)."
             )
-        geobox = raster.odc.geobox
-        if not isinstance(geobox, GeoBox) or geobox.crs is None:
+        geobox = regular_geobox(raster)
+        if geobox is None:
+            found = raster.odc.geobox
+            lacks = "no CRS" if found is not None and found.crs is None else "no regular y, x grid"
             raise ValueError(
-                f"The raster with dims {tuple(map(str, raster.dims))} has "
-                f"{'no CRS' if isinstance(geobox, GeoBox) else 'no regular y, x grid'}, so its "
+                f"The raster with dims {tuple(map(str, raster.dims))} has {lacks}, so its "
                 "answers could not be put on a map. Give it one: raster.odc.assign_crs('EPSG:...')."
+            )
+        if TIME in raster.dims and (TIME not in raster.coords or raster[TIME].dtype.kind != "M"):
+            raise ValueError(
+                "The raster has a time dimension without times (datetime64), so its slices could "
+                "not be told apart. Give it some: raster.assign_coords(time=...)."
             )
         if TIME in raster.dims and not raster.indexes[TIME].is_unique:
             raise ValueError(
@@ -62,6 +69,10 @@ class RasterDomain:
     def bounds(self) -> BoundingBox:
         """Bounds of the raster."""
         return self.geobox.boundingbox
+
+    def describe(self) -> Mapping[str, object]:
+        """Tell this raster from others: a hash of its values, or of how they are computed."""
+        return {"raster": tokenize(self.raster)}
 
     def __len__(self) -> int:
         return int(self.raster.sizes.get(TIME, 1))
@@ -100,12 +111,13 @@ class RasterDomain:
         field = self.raster
         if bands is not None:
             field = self._bands(bands)
-        y, x = self.geobox.dimensions
+        y, x = field.odc.spatial_dims
         rows, columns = self._window(request.geobox)
         field = field.isel({y: rows, x: columns})
         if TIME in field.dims and request.interval is not None:
             start, end = request.interval
-            field = field.sel({TIME: slice(start, end)})
+            times = field[TIME].values.astype("datetime64[us]")
+            field = field.isel({TIME: (times >= start) & (times <= end)})
             if not field.sizes[TIME]:
                 raise ValueError(f"The raster has no time step in {start} .. {end}.")
         return field

@@ -59,6 +59,12 @@ class Blend:
     fill: complex
 
     @property
+    def precision(self) -> type[np.floating]:
+        """What weights are summed in: one precision above the answers."""
+        wide = self.dtype.itemsize >= (16 if self.dtype.kind == "c" else 8)
+        return np.longdouble if wide and self.dtype.kind in "fc" else np.float64
+
+    @property
     def reducer(self) -> Reducer:
         """The reducer for these answers."""
         return reducer(self.reduce, self.dtype)
@@ -81,9 +87,9 @@ class Partial:
 
     at: Box
     state: State
-    weight: NDArray[np.float64] | tuple[NDArray[np.float64], ...]
+    weight: NDArray[np.floating] | tuple[NDArray[np.floating], ...]
 
-    def within(self, box: Box) -> tuple[State, NDArray[np.float64]]:
+    def within(self, box: Box) -> tuple[State, NDArray[np.floating]]:
         """State and weight over a part of the box, as views where they can be."""
         part = tuple(
             slice(b.start - a.start, b.stop - a.start) for a, b in zip(self.at, box, strict=True)
@@ -132,13 +138,14 @@ def fold(
         return Partial((slice(0, 0),) * n, nothing, (np.zeros(0),) * n)
     corner, far = lo[here].min(axis=0), hi[here].max(axis=0)
     box = tuple((far - corner).tolist())
-    axes = [weights(blend.window, size) for size in tiling.size]
+    axes = [weights(blend.window, size).astype(blend.precision) for size in tiling.size]
     window = outer(axes)
     valid = valid_mask(patches, blend.nodata)
     separable = valid is None and is_product(starts[here])
     how = blend.reducer
     state = how.init((*rest, *box), blend.dtype)
-    total = np.zeros((0,) if separable else (*((1,) * len(rest) if valid is None else rest), *box))
+    planes = (0,) if separable else (*((1,) * len(rest) if valid is None else rest), *box)
+    total = np.zeros(planes, blend.precision)
     ranks = np.ravel_multi_index(tuple(starts.T), tiling.shape)
     for i in here.tolist():
         within: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
@@ -165,7 +172,7 @@ def fold_edges(
     return {block: fold(patches, starts, bounds, tiling, blend) for block, bounds in blocks.items()}
 
 
-def outer(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def outer(vectors: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
     """Outer product of one vector a dimension."""
     out = vectors[0]
     for vector in vectors[1:]:
@@ -174,13 +181,13 @@ def outer(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _axis_weights(
-    axes: Sequence[NDArray[np.float64]], starts: Ints, lo: Ints, hi: Ints
-) -> tuple[NDArray[np.float64], ...]:
+    axes: Sequence[NDArray[np.floating]], starts: Ints, lo: Ints, hi: Ints
+) -> tuple[NDArray[np.floating], ...]:
     """Weight sums of a full grid of patches, which factor into one vector a dimension."""
     sums = []
     for axis, window in enumerate(axes):
         corner = lo[:, axis].min()
-        total = np.zeros(hi[:, axis].max() - corner)
+        total = np.zeros(hi[:, axis].max() - corner, window.dtype)
         _, once = np.unique(starts[:, axis], return_index=True)
         for i in once:
             start, a, b = starts[i, axis], lo[i, axis], hi[i, axis]
@@ -260,10 +267,10 @@ def _finish_box(partials: Sequence[Partial], box: Box, out: Array, blend: Blend)
 
 def _merged(
     partials: Sequence[Partial], box: Box, shape: tuple[int, ...], blend: Blend
-) -> tuple[State, NDArray[np.float64]]:
+) -> tuple[State, NDArray[np.floating]]:
     """Merge the parts of some partials over a box into one state."""
     state = blend.reducer.init(shape, blend.dtype)
-    weight = np.zeros(shape)
+    weight = np.zeros(shape, blend.precision)
     for partial in partials:
         common = tuple(
             slice(max(a.start, b.start), min(a.stop, b.stop))

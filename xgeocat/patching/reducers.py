@@ -27,7 +27,7 @@ class Piece:
     values : numpy.ndarray
         Shape ``(..., *box)``, the answers.
     weight : numpy.ndarray
-        Shape ``box``, float64, blending weights, never zero.
+        Shape ``box``, blending weights, never zero.
     valid : numpy.ndarray or None
         Shape of `values`, bool: False where the answer is NaN or nodata. None: all valid.
     rank : int
@@ -35,7 +35,7 @@ class Piece:
     """
 
     values: Array
-    weight: NDArray[np.float64]
+    weight: NDArray[np.floating]
     valid: NDArray[np.bool_] | None
     rank: int
 
@@ -75,7 +75,7 @@ def round_half_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.floor(np.rint(values * 2**20) / 2**20 + 0.5)
 
 
-def scaled(values: Array, factor: NDArray[np.float64]) -> Array:
+def scaled(values: Array, factor: NDArray[np.floating]) -> Array:
     """Values times real factors; numpy would multiply complex numbers by ``factor + 0j``."""
     if values.dtype.kind != "c":
         return values * factor

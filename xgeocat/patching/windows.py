@@ -17,11 +17,6 @@ Window: TypeAlias = str | tuple[str, float]
 WINDOWS = ("boxcar", "hann", "tukey", "gaussian")
 
 
-#: Weights are whole multiples of this, so that sums of their products are exact in float64, and come
-#: out the same in any order.
-QUANTUM = 2.0**-20
-
-
 def weights(window: Window, size: int) -> NDArray[np.float64]:
     """Weights of one window along one dimension.
 
@@ -37,17 +32,13 @@ def weights(window: Window, size: int) -> NDArray[np.float64]:
     Returns
     -------
     numpy.ndarray
-        Shape ``(size,)``, float64, every value in ``(0, 1]`` and a multiple of 2**-20.
+        Shape ``(size,)``, float64, every value in ``(0, 1]``.
 
     Raises
     ------
     ValueError
         For an unknown window or a parameter out of range.
     """
-    return np.maximum(np.rint(_formula(window, size) / QUANTUM), 1) * QUANTUM
-
-
-def _formula(window: Window, size: int) -> NDArray[np.float64]:
     name, parameter = (window, None) if isinstance(window, str) else window
     at = (np.arange(size) + 0.5) / size
     if name == "boxcar" and parameter is None:

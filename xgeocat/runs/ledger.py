@@ -45,6 +45,7 @@ class Ledger:
             When the folder holds another run, or something else.
         """
         wanted = json.loads(json.dumps(fingerprint))
+        self._sweep()
         if not self.root.exists() or not any(self.root.iterdir()):
             self.root.mkdir(parents=True, exist_ok=True)
             write_json(self.root / FINGERPRINT_FILE, wanted)
@@ -52,6 +53,19 @@ class Ledger:
             self._require(wanted)
         for folder in (ITEMS, FAILURES, DATA):
             (self.root / folder).mkdir(exist_ok=True)
+        for failure in (self.root / FAILURES).glob("*.json"):
+            # Finished since, by a run that was stopped before it could forget the failure.
+            if (self.root / ITEMS / failure.name).exists():
+                failure.unlink()
+
+    def _sweep(self) -> None:
+        """Remove what a run that was stopped had begun to write."""
+        begun = [*self.root.glob(f".{FINGERPRINT_FILE}.*.tmp")]
+        if self.is_run():
+            for folder in (self.root, self.root / ITEMS, self.root / FAILURES):
+                begun += folder.glob(".*.tmp")
+        for file in set(begun):
+            file.unlink()
 
     def _require(self, wanted: Json) -> None:
         file = self.root / FINGERPRINT_FILE
@@ -61,7 +75,13 @@ class Ledger:
                 f"{self.root} holds something that is no run of xgeocat ({found}), and nothing in "
                 "it will be touched. Choose an empty or new folder."
             )
-        kept = json.loads(file.read_text())
+        try:
+            kept = json.loads(file.read_text())
+        except ValueError as error:
+            raise RunMismatchError(
+                f"{file} is not the record of a run ({error}), and nothing in the folder will be "
+                "touched. Choose an empty or new folder."
+            ) from error
         if kept != wanted:
             changed = "\n".join(
                 f"  {path}: was {was!r}, is {now!r}" for path, was, now in differences(kept, wanted)
@@ -98,7 +118,10 @@ class Ledger:
 
     def failures(self) -> list[Json]:
         """Return the records of all failed units."""
-        return [json.loads(f.read_text()) for f in sorted((self.root / FAILURES).glob("*.json"))]
+        failed = sorted((self.root / FAILURES).glob("*.json"))
+        return [
+            json.loads(f.read_text()) for f in failed if not (self.root / ITEMS / f.name).exists()
+        ]
 
     def _item(self, unit: str) -> Path:
         return self.root / ITEMS / f"{safe_name(unit)}.json"
@@ -114,7 +137,8 @@ def safe_name(name: str) -> str:
     dot, great length), part of a hash of the id is added, so that two ids never share a name.
     """
     safe = re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[:120]
-    if safe == name:
+    # What looks like a name that was made safe might be another id's: it is made safe as well.
+    if safe == name and name and not re.search(r"-[0-9a-f]{12}$", name):
         return name
     return f"{safe or 'scene'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 

@@ -13,30 +13,28 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
-import pyproj
 import rasterio
-import shapely
 import xarray as xr
-from odc.geo.geobox import GeoBox
 
-from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.catalog.parquet import CATALOG_FILE, open_catalog, to_geoparquet
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stac import from_items
-from xgeocat.domain.geoslice import GeoSlice, crs_code, crs_of
+from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
-from xgeocat.patching.nodata import nodata_of
+from xgeocat.patching import apply
 from xgeocat.pipeline import Described, Field, describe, qualified_name
-from xgeocat.runs.ledger import DATA, Ledger
+from xgeocat.runs.items import failure_item, output_item
+from xgeocat.runs.ledger import Ledger
 from xgeocat.runs.store import write_zarr
 
 log = logging.getLogger(__name__)
 
+OnError = Literal["record", "raise"]
+
 PREDICTION = "prediction"
-ZARR_TYPE = "application/vnd+zarr; version=3"
 #: Errors that may pass by themselves: a network, a file system, a busy server.
 TRANSIENT = (OSError, rasterio.errors.RasterioError)
 #: Seconds before the first retry; doubled before each further one.
@@ -63,7 +61,7 @@ def run(
     *,
     bands: Sequence[str] | None = None,
     retries: int = 2,
-    on_error: Literal["record", "raise"] = "record",
+    on_error: OnError = "record",
     progress: bool = True,
 ) -> xr.Dataset:
     """Run a pipeline over every slice of a domain.
@@ -100,10 +98,16 @@ def run(
     RunMismatchError
         When `out` holds another run or something else; nothing in it is touched.
     ValueError
-        When two slices have the same name, so that their outputs would.
+        When two slices have the same name, so that their outputs would; and for an unknown
+        `on_error` or negative `retries`.
     """
     from tqdm import tqdm
 
+    if on_error not in get_args(OnError) or retries < 0:
+        raise ValueError(
+            f"on_error={on_error!r} must be one of {get_args(OnError)}, and retries={retries} at "
+            "least 0."
+        )
     slices = list(domain.slices())
     _require_unique_names(slices)
     ledger = Ledger(Path(out))
@@ -126,7 +130,7 @@ def run(
                     raise error.cause from None
                 failed += 1
                 log.warning("%s failed at %s: %s", piece.name, error.step, error.cause)
-                ledger.fail(piece.name, _failure_item(piece, error))
+                ledger.fail(piece.name, failure_item(piece, error.step, error.tries, error.cause))
                 bar.set_postfix(failed=failed)
     if failed:
         warnings.warn(
@@ -219,83 +223,30 @@ def _run_unit(
             field = _as_dataset(pipe(cube))
             step = "write"
             geobox = write_zarr(field, path)
-            return _output_item(piece, field, geobox, path)
+            return output_item(piece, field, geobox, path)
         except Exception as error:
             shutil.rmtree(path, ignore_errors=True)
             if attempt > retries or not isinstance(error, TRANSIENT):
-                raise UnitError(step, attempt, error) from error
+                raise UnitError(_step_of(error, step), attempt, error) from error
             time.sleep(PAUSE * 2 ** (attempt - 1))
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _step_of(error: BaseException, step: str) -> str:
+    """Name the step that an error comes from; all of them are computed while it is written."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module == apply.__name__:
+            return "pipeline"
+        if module.startswith(("odc.loader", "rasterio")):
+            return "load"
+    return step
 
 
 def _as_dataset(field: Field) -> xr.Dataset:
     if isinstance(field, xr.Dataset):
         return field
     return field.to_dataset(name=PREDICTION)
-
-
-def _output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path) -> Json:
-    """Describe the output of one slice as a STAC item, hrefs relative to the output folder."""
-    grid = {
-        "proj:code": crs_code(geobox),
-        "proj:shape": list(geobox.shape),
-        "proj:transform": list(geobox.transform)[:6],
-    }
-    item = _item(piece, geobox)
-    for name, var in field.data_vars.items():
-        nodata = nodata_of(var)
-        if nodata is None and var.dtype.kind == "f":
-            nodata = np.nan
-        about: Json = {"data_type": str(var.dtype)}
-        if nodata is not None:
-            about["nodata"] = nodata if np.isfinite(nodata) else str(nodata)
-        item["assets"][str(name)] = {
-            "href": f"{DATA}/{path.name}/{name}",
-            "type": ZARR_TYPE,
-            "roles": ["data"],
-            **grid,
-            **about,
-        }
-    return item
-
-
-def _failure_item(piece: GeoSlice, error: UnitError) -> Json:
-    item = _item(piece, piece.geobox)
-    cause = error.cause
-    item["properties"] |= {
-        "failure:step": error.step,
-        "failure:error": type(cause).__name__,
-        "failure:message": str(cause),
-        "failure:tries": error.tries,
-        "failure:traceback": "".join(traceback.format_exception(cause)),
-    }
-    return item
-
-
-def _item(piece: GeoSlice, geobox: GeoBox) -> Json:
-    crs = pyproj.CRS.from_user_input(crs_of(geobox).to_wkt())
-    outline = geobox.extent.geom if piece.footprint is None else piece.footprint
-    geometry = reproject(Where(outline, crs), WGS84)
-    start, end = (
-        (None, None)
-        if piece.interval is None
-        else (f"{np.datetime_as_string(t, unit='us')}Z" for t in piece.interval)
-    )
-    times = (
-        {"datetime": start}
-        if start == end
-        else {"datetime": None, "start_datetime": start, "end_datetime": end}
-    )
-    return {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "id": piece.name,
-        "geometry": json.loads(shapely.to_geojson(geometry)),
-        "bbox": list(geometry.bounds),
-        "properties": {**piece.properties, **times},
-        "links": [],
-        "assets": {},
-    }
 
 
 def _result_catalog(ledger: Ledger, slices: Sequence[GeoSlice]) -> xr.Dataset:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import dask.array
 import numpy as np
-import odc.geo.xr  # noqa: F401 - registers .odc
+import odc.geo.xr
 import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
 
-from xgeocat.domain.geoslice import crs_of
+from xgeocat.domain.geoslice import crs_of, regular_geobox
 from xgeocat.patching import graph
 from xgeocat.patching.nodata import nodata_of
 
@@ -20,6 +20,8 @@ from xgeocat.patching.nodata import nodata_of
 CHUNK = 512
 #: Edge of what one task writes, a whole number of chunks.
 WRITE = 2048
+#: Attributes that are written anew, or that would tell a reader to scale what is not scaled.
+OURS = ("nodata", "_FillValue", "missing_value", "grid_mapping", "scale_factor", "add_offset")
 
 
 def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
@@ -46,17 +48,15 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     ValueError
         For a field without a regular grid or a CRS.
     """
-    geobox = field.odc.geobox
-    if not isinstance(geobox, GeoBox) or geobox.crs is None:
+    geobox = regular_geobox(field)
+    if geobox is None:
         raise ValueError(
-            f"The result with dims {tuple(map(str, field.dims))} has no grid with a CRS, so it "
-            "cannot be put on a map. Keep the y and x coordinates and spatial_ref in every step."
+            f"The result with dims {tuple(map(str, field.dims))} has no regular grid with a CRS, so "
+            "it cannot be put on a map. Keep the y and x coordinates and spatial_ref in every step."
         )
     shutil.rmtree(path, ignore_errors=True)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
-    ready = xr.Dataset(variables, attrs={}).odc.assign_crs(geobox.crs)
-    extra = [n for n, c in ready.coords.items() if c.dtype.kind == "O"]
-    ready = ready.drop_vars(extra)
+    ready = _with_grid_mapping(xr.Dataset(variables, attrs={}), geobox)
     encoding = {str(name): _encoding(var) for name, var in ready.data_vars.items()}
     for var in ready.data_vars.values():
         var.attrs.pop("nodata", None)
@@ -70,11 +70,24 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     return geobox
 
 
+def _with_grid_mapping(ready: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
+    """Give one grid mapping, with its GeoTransform, and text coordinates a dtype Zarr can hold."""
+    mappings = [n for n, c in ready.coords.items() if {"crs_wkt", "spatial_ref"} & set(c.attrs)]
+    spatial_ref = odc.geo.xr.xr_coords(geobox)["spatial_ref"]
+    ready = ready.drop_vars(mappings).assign_coords(spatial_ref=spatial_ref)
+    for name, coord in ready.coords.items():
+        if coord.dtype.kind == "O":
+            ready = ready.assign_coords({name: coord.astype(str)})
+    return ready
+
+
 def _write_template(ready: xr.Dataset, path: Path, encoding: dict[str, dict[str, object]]) -> None:
     """Write everything but the pixels: metadata, coordinates, grid mapping."""
     empty = ready.copy(
         data={
-            name: var.data if var.chunks is not None else dask.array.empty(var.shape, var.dtype)
+            name: var.data
+            if var.chunks is not None
+            else dask.array.empty(var.shape, dtype=var.dtype)
             for name, var in ready.data_vars.items()
         }
     )
@@ -85,7 +98,7 @@ def _write_template(ready: xr.Dataset, path: Path, encoding: dict[str, dict[str,
 
 def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
     """Bring a variable into chunks that are written whole, with the CRS said to GDAL."""
-    y, x = geobox.dimensions
+    y, x = var.odc.spatial_dims
     var = var.transpose(..., y, x)
     if var.chunks is not None:
         aligned = all(c % CHUNK == 0 for dim in (y, x) for c in var.chunksizes[dim][:-1])
@@ -93,11 +106,12 @@ def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
             var = var.chunk({y: WRITE, x: WRITE})
     crs = crs_of(geobox)
     nodata = nodata_of(var)
-    attrs = {**var.attrs, "_CRS": {"wkt": crs.to_wkt(), "projjson": crs.proj.to_json_dict()}}
-    attrs.pop("_FillValue", None)
-    if nodata is None:
-        attrs.pop("nodata", None)
-    prepared = var.assign_attrs(attrs)
+    attrs = {k: v for k, v in var.attrs.items() if k not in OURS}
+    if nodata is not None:
+        attrs["nodata"] = nodata
+    attrs["_CRS"] = {"wkt": crs.to_wkt(), "projjson": crs.proj.to_json_dict()}
+    prepared = var.copy(deep=False)
+    prepared.attrs = attrs
     prepared.encoding = {"grid_mapping": "spatial_ref"}
     return prepared
 
