@@ -54,12 +54,6 @@ def test_killed_before_some_changes_of_files_and_resumed_the_output_is_the_same(
     check(report("points", items_file(2, shape=(40, 50)), tmp_path, 60), 8)
 
 
-def test_killed_while_a_failure_is_mended_and_resumed_the_output_is_the_same(
-    items_file, report, tmp_path
-):
-    check(report("mended", items_file(2, shape=(40, 50)), tmp_path, 1000), 6)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("task", "every"), [("points", 3), ("mended", 2)])

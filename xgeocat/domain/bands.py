@@ -18,6 +18,7 @@ from xgeocat.catalog.radiometry import Radiometry, band_radiometry
 from xgeocat.catalog.sources import Json
 
 ZARR_TYPES = ("application/vnd+zarr", "application/vnd.zarr", "application/x-zarr")
+IMAGE_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "image/x.geotiff")
 #: Pictures of a scene, not its data.
 NOT_DATA = {"thumbnail", "overview", "visual"}
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".zarr")

@@ -190,7 +190,8 @@ def answer_dims(
     if dims is not None:
         if PATCH in dims or len(set(dims)) != len(dims):
             raise ValueError(
-                f"dims={tuple(dims)} must name all dimensions of an answer, each once, without {PATCH!r}."
+                f"dims={tuple(dims)} must name all dimensions of an answer, each once, without "
+                f"{PATCH!r}."
             )
         if len(dims) != len(answer) or tuple(dims[len(dims) - len(tiled) :]) != tiled:
             raise ValueError(

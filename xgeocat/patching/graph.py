@@ -144,7 +144,7 @@ def apply(
         if is_whole(which):
             return None
         one = isinstance(which, (int, np.integer))
-        some = np.arange(first.shape[0])[[which] if one else which]
+        some = np.atleast_1d(np.arange(first.shape[0])[which])
         answers = apply([a[some] for a in inputs], batching, stacked, answer)
         return outer_getitem(answers, (0 if one else slice(None), *selection[1:]))
 

@@ -51,8 +51,8 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     geobox = regular_geobox(field)
     if geobox is None:
         raise ValueError(
-            f"The result with dims {tuple(map(str, field.dims))} has no regular grid with a CRS, so "
-            "it cannot be put on a map. Keep the y and x coordinates and spatial_ref in every step."
+            f"The result with dims {tuple(map(str, field.dims))} has no regular grid with a CRS, "
+            "so it cannot be put on a map. Keep the y and x coordinates and spatial_ref in every step."
         )
     shutil.rmtree(path, ignore_errors=True)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
