@@ -36,7 +36,9 @@ def test_readme_model_block_runs_on_a_cube(make_field):
     np.testing.assert_allclose(names["field"].compute(), np.full((400, 500), 1 / 3), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guide.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guide.md"]
+)
 def test_links_to_files_of_the_repository_lead_somewhere(name):
     page = ROOT / name
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())

@@ -99,7 +99,7 @@ def test_every_column_agrees_with_rasterio(make_header):
 
 def test_a_header_is_what_the_file_says(make_header):
     header = read_header(str(make_header("a.tif", (3, 4), nodata=7, count=2)))
-    assert (header.crs, header.shape, header.nodata) == ("EPSG:32610", (3, 4), 7)
+    assert (header.crs, header.shape, header.nodata) == ("EPSG:32610", (3, 4), (7, 7))
     assert header.dtypes == ("uint16", "uint16")
     assert header.transform == tuple(ORIGIN)[:6]
     assert header.footprint.equals(box(699960, 4400010, 700000, 4400040))
@@ -163,7 +163,7 @@ def test_items_of_files_are_valid_stac_with_their_grid(make_header):
     asset = item.assets["data"].extra_fields
     assert asset["proj:shape"] == [64, 80]
     assert asset["proj:transform"] == list(ORIGIN)[:6]
-    assert asset["nodata"] == 0
+    assert asset["bands"] == [{"data_type": "uint16", "nodata": 0}]
     with rasterio.open(item.assets["data"].href) as file:
         west, south, east, north = rasterio.warp.transform_bounds(file.crs, 4326, *file.bounds)
     assert item.bbox == pytest.approx([west, south, east, north], abs=1e-6)

@@ -48,6 +48,8 @@ def check(found, most):
     assert not found["bad"], f"{len(found['bad'])} of {found['points']} points:\n{shown}"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_before_some_changes_of_files_and_resumed_the_output_is_the_same(
     items_file, report, tmp_path
 ):

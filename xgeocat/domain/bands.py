@@ -66,9 +66,9 @@ def data_bands(scene: xr.Dataset) -> list[str]:
     for key, asset in _assets(scene).items():
         kind = str(asset.get("type", ""))
         roles = {*asset.get("roles", ()), key}
-        is_raster = kind.startswith(
-            ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", *ZARR_TYPES)
-        ) or (not kind and str(asset["href"]).lower().endswith(SUFFIXES))
+        is_raster = kind.startswith((*IMAGE_TYPES, *ZARR_TYPES)) or (
+            not kind and str(asset["href"]).lower().endswith(SUFFIXES)
+        )
         if is_raster and not roles & NOT_DATA:
             count = len(_described(asset))
             names += [key] if count < 2 else [f"{key}.{i + 1}" for i in range(count)]

@@ -135,6 +135,8 @@ class GeoSlice:
 
 
 def _checked(bounds: Sequence[float], *, wraps: bool) -> Bounds:
+    if len(bounds) != 4:
+        raise ValueError(f"bounds={tuple(bounds)} must be four: west, south, east, north.")
     west, south, east, north = map(float, bounds)
     across = wraps and -180 <= east < west <= 180
     if not np.isfinite((west, south, east, north)).all():
@@ -196,7 +198,7 @@ def grid_of(bounds: Bounds, resolution: float, crs: CRS | None) -> GeoBox:
     """
     if crs is None:
         raise ValueError(f"A grid over {bounds} needs crs=, e.g. crs='EPSG:32610'.")
-    if not resolution > 0:
+    if not 0 < resolution < np.inf:
         raise ValueError(f"resolution={resolution}: it must be above 0, in units of {crs}.")
     from affine import Affine
 

@@ -57,11 +57,21 @@ def failure_item(piece: GeoSlice, step: str, tries: int, cause: BaseException) -
     item["properties"] |= {
         "failure:step": step,
         "failure:error": type(cause).__name__,
-        "failure:message": str(cause),
+        "failure:message": _message(cause),
         "failure:tries": tries,
         "failure:traceback": "".join(traceback.format_exception(cause)),
     }
     return item
+
+
+def _message(error: BaseException) -> str:
+    """Message of an error with those it comes from; rasterio says which file only in the latter."""
+    said: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        said += [str(current)] if str(current) not in said else []
+        current = current.__cause__ or current.__context__
+    return " <- ".join(said)
 
 
 def _item(piece: GeoSlice, geobox: GeoBox) -> Json:

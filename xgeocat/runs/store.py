@@ -52,7 +52,8 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     if geobox is None:
         raise ValueError(
             f"The result with dims {tuple(map(str, field.dims))} has no regular grid with a CRS, "
-            "so it cannot be put on a map. Keep the y and x coordinates and spatial_ref in every step."
+            "so it cannot be put on a map. Keep the y and x coordinates and spatial_ref in every "
+            "step."
         )
     shutil.rmtree(path, ignore_errors=True)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
@@ -122,6 +123,10 @@ def _encoding(var: xr.DataArray) -> dict[str, object]:
         nodata = np.nan
     edges = (1,) * (var.ndim - 2) + tuple(min(CHUNK, max(n, 1)) for n in var.shape[-2:])
     encoding: dict[str, object] = {"chunks": edges, "grid_mapping": "spatial_ref"}
+    if nodata is None and var.dtype.kind in "iu":
+        # Zarr wants a fill value, and GDAL takes it for nodata: then let it be an unlikely one.
+        limits = np.iinfo(var.dtype)
+        encoding["fill_value"] = limits.max if var.dtype.kind == "u" else limits.min
     if nodata is not None:
         encoding["_FillValue"] = var.dtype.type(nodata)
         encoding["fill_value"] = var.dtype.type(nodata)
