@@ -139,7 +139,7 @@ def test_an_aoi_without_a_grid_says_what_is_missing_when_asked_for_one():
     [
         ({}, "bounds"),
         ({"bounds": BOX, "geobox": GRID}, "geobox"),
-        ({"bounds": (2, 0, 1, 1)}, "west, south"),
+        ({"bounds": (2, 0, 1, 1), "crs": UTM}, "west, south"),
         ({"bounds": (0, 2, 1, 1)}, "west, south"),
         ({"bounds": (0, 0, 0, 1)}, "west, south"),
         ({"bounds": (0, 0, math.nan, 1)}, "bounds"),

@@ -158,7 +158,7 @@ def regular_geobox(field: xr.DataArray | xr.Dataset) -> GeoBox | None:
     import odc.geo.xr
 
     geobox = field.odc.geobox
-    if not isinstance(geobox, GeoBox) or geobox.crs is None:
+    if not isinstance(geobox, GeoBox) or geobox.crs is None or not all(geobox.resolution.xy):
         return None
     even = odc.geo.xr.xr_coords(geobox, dims=field.odc.spatial_dims)
     steps = (abs(geobox.resolution.y), abs(geobox.resolution.x))

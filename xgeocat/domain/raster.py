@@ -23,7 +23,9 @@ class RasterDomain:
     Parameters
     ----------
     raster : DataArray or Dataset
-        On a regular grid with a CRS, numpy- or dask-backed.
+        On a regular grid with a CRS, numpy- or dask-backed. A model sees the variables of a
+        Dataset as bands, in their order; that of a Zarr store opened without consolidated
+        metadata is not fixed, so select them by name: ``ds[["red", "nir"]]``.
 
     Raises
     ------
