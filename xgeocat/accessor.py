@@ -15,7 +15,7 @@ from xgeocat.catalog import parquet, query, stac
 from xgeocat.catalog.aoi import AOI
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike
-from xgeocat.catalog.schema import SCENE, require_catalog
+from xgeocat.catalog.schema import GEOMETRY, SCENE, require_catalog
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.patching import apply, stitch
 from xgeocat.patching import patch as patching
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
-    if SCENE in obj.dims and "href" in getattr(obj, "data_vars", {}):
+    if SCENE in obj.dims and GEOMETRY in obj.coords:
         raise TypeError(
             f".geocat.{action} works on a field with pixels; got a catalog of "
             f"{obj.sizes[SCENE]} scenes. Load one first: domain = ds.geocat.domain(); "
@@ -97,6 +97,7 @@ class DataArrayGeocat(_PatchingDoor):
         fill: complex | None = None,
     ) -> xr.DataArray:
         """Put patches back on the map; see :func:`xgeocat.stitch`."""
+        _require_field(self._obj, "stitch")
         return stitch.stitch(self._obj, window=window, reduce=reduce, crop=crop, fill=fill)
 
     def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:

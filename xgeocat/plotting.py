@@ -82,7 +82,9 @@ def explore(ds: xr.Dataset) -> folium.Map:
         Without folium.
     """
     try:
-        return footprint_table(ds).explore(tooltip=[SCENE, START, COLLECTION])
+        return footprint_table(require_catalog(ds, ".geocat.explore")).explore(
+            tooltip=[SCENE, START, COLLECTION]
+        )
     except ImportError as error:
         raise ImportError(
             "The interactive map needs folium; install the extra: pip install 'xgeocat[plot]'."

@@ -145,11 +145,6 @@ def test_different_lists_of_scenes_do_not_combine_row_by_row(ds):
         xr.align(ds, ds.isel(scene=[0, 1]), join="inner")
 
 
-def test_reindexing_is_refused_with_what_to_do_instead(ds):
-    with pytest.raises(ValueError, match=r"footprint|Footprint|select|catalog"):
-        ds.reindex(scene=["s1", "unknown"])
-
-
 def test_catalogs_in_different_crs_do_not_concatenate(ds, make_catalog):
     other = make_catalog([box(0, 0, 1, 1)], crs=32631)
     with pytest.raises(ValueError, match=r"EPSG:4326.*EPSG:32631.*do not mix.*same crs"):

@@ -103,7 +103,7 @@ def test_a_catalog_of_files_comes_back_identical(make_tif, tmp_path):
         np.array([2**60, -(2**60), 0, 1]),
         np.array(["2024-01-01", "2024-02-01T10:00:00.5", "NaT", "1999-01-01"], "M8[us]"),
     ],
-    ids=["floats", "integers", "booleans", "text", "text with gaps", "long integers", "times"],
+    ids=["floats", "integers", "booleans", "text", "text with gaps", "long integers"],
 )
 def test_variables_that_a_catalog_gained_come_back_identical(values, ds, tmp_path):
     round_trip(ds.assign(gained=("scene", values)), tmp_path / "c.parquet")
@@ -185,12 +185,6 @@ def test_kinds_that_no_column_holds_are_kept_or_refused_with_what_to_do(
     except ValueError as error:
         assert "a file for each collection" in str(error)  # noqa: PT017 - the documented answer
         assert list(tmp_path.iterdir()) == []
-
-
-def test_items_without_bbox_or_links_come_back_identical(make_item, tmp_path):
-    item = make_item("a")
-    del item["bbox"], item["links"]
-    round_trip(xgc.from_items([item]), tmp_path / "c.parquet")
 
 
 def test_relative_hrefs_start_at_the_file_so_that_a_folder_can_be_moved(make_item, tmp_path):

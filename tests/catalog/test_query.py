@@ -146,7 +146,7 @@ def two(window):
 @pytest.mark.parametrize("kind", BARE)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=5, deadline=None, phases=UNSHRUNK)
+@settings(max_examples=4, deadline=None, phases=UNSHRUNK)
 def test_an_aoi_in_the_catalog_s_crs_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -164,7 +164,7 @@ def test_an_aoi_in_the_catalog_s_crs_finds_what_brute_force_finds(
 @pytest.mark.parametrize("kind", CARRIED)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=5, deadline=None, phases=UNSHRUNK)
+@settings(max_examples=4, deadline=None, phases=UNSHRUNK)
 def test_an_aoi_in_another_crs_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -181,7 +181,7 @@ def test_an_aoi_in_another_crs_finds_what_brute_force_finds(
 @pytest.mark.parametrize("kind", GEOJSON)
 @pytest.mark.parametrize("crs", CATALOGS)
 @given(st.data())
-@settings(max_examples=5, deadline=None, phases=UNSHRUNK)
+@settings(max_examples=4, deadline=None, phases=UNSHRUNK)
 def test_geojson_is_in_degrees_and_finds_what_brute_force_finds(
     make_catalog, brute_force, crs, kind, data
 ):
@@ -382,7 +382,7 @@ def intervals(draw):
 
 @given(st.lists(st.one_of(st.none(), intervals()), max_size=8), intervals(),
        st.sampled_from(["D", "us"]))  # fmt: skip
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_closed_interval_finds_what_pandas_finds(make_catalog, scenes, asked, unit):
     def at(tick):
         return DAY + np.timedelta64(tick, unit)

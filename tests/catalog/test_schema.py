@@ -49,7 +49,7 @@ def test_column_has_the_plainest_dtype_that_holds_its_values(values, dtype):
 
 
 @given(st.lists(scalars, max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_column_keeps_every_value_exactly(values):
     found = schema.column(values).tolist()
     back = [None if isinstance(v, float) and np.isnan(v) else v for v in found]

@@ -292,7 +292,7 @@ def items(draw):
 
 
 @given(st.lists(items(), max_size=4), st.sampled_from([4326, 32633]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_items_come_back_as_they_were(given_items, crs):
     if crs != 4326:
         for item in given_items:

@@ -15,7 +15,7 @@ import pyproj
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry
+from odc.geo.geom import BoundingBox, Geometry
 from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog.interval import Interval
@@ -25,6 +25,9 @@ WGS84 = pyproj.CRS.from_epsg(4326)
 #: Edges are cut into at least this many pieces over the AOI's extent before reprojection: the
 #: error of a straight piece falls with its square, to centimetres over one Sentinel-2 tile.
 PIECES = 256
+#: And into none longer than this, in units of a projected and of a geographic CRS, so that a part
+#: of a wide AOI is as exact as alone.
+LONGEST = (5_000.0, 0.05)
 
 
 @runtime_checkable
@@ -92,9 +95,18 @@ def aoi_geometry(
     """
     where = locate(aoi)
     if where.crs is None:
+        if not crs.is_geographic and _crosses(aoi):
+            raise ValueError(
+                f"The bbox {aoi!r} has west > east, and carries no CRS, so it is read in the "
+                f"catalog's {crs.to_string()}, whose numbers are no longitudes. Give its CRS."
+            )
         _require_in_range(where.geometry, crs)
         where = Where(where.geometry, crs)
     return reproject(where, crs, within)
+
+
+def _crosses(aoi: object) -> bool:
+    return isinstance(aoi, (tuple, list, np.ndarray)) and len(aoi) == 4 and aoi[0] > aoi[2]
 
 
 def locate(aoi: AOI) -> Where:
@@ -116,6 +128,8 @@ def _read(aoi: AOI) -> Where:
         return Where(aoi.geometry.union_all(), aoi.crs)
     if isinstance(aoi, Geometry):
         return Where(aoi.geom, _pyproj(aoi.crs))
+    if isinstance(aoi, BoundingBox):
+        return Where(_box(aoi.bbox), _pyproj(aoi.crs))
     if isinstance(aoi, GeoBox):
         return Where(aoi.extent.geom, _pyproj(aoi.crs))
     if isinstance(aoi, (xr.DataArray, xr.Dataset)):
@@ -125,7 +139,10 @@ def _read(aoi: AOI) -> Where:
     if isinstance(aoi, Request):
         return Where(_box(aoi.bounds), _pyproj(aoi.crs))
     if isinstance(aoi, (tuple, list, np.ndarray)) and len(aoi) == 4:
-        return Where(_box(tuple(float(v) for v in aoi)), None)
+        try:
+            return Where(_box(tuple(float(v) for v in aoi)), None)
+        except TypeError as error:
+            raise ValueError(f"The bbox {aoi!r} has parts that are no numbers.") from error
     raise TypeError(
         f"{type(aoi).__name__} does not say where: {aoi!r:.120}. An AOI is a bbox (west, south, "
         "east, north), a shapely geometry, GeoDataFrame, GeoBox, GeoSlice, GeoJSON mapping, or a "
@@ -178,7 +195,11 @@ def _read_geojson(geojson: Mapping[Any, Any]) -> Where:
     kind = geojson.get("type")
     try:
         if kind == "FeatureCollection":
-            parts = [shapely.from_geojson(json.dumps(f["geometry"])) for f in geojson["features"]]
+            parts = [
+                shapely.from_geojson(json.dumps(f["geometry"]))
+                for f in geojson["features"]
+                if f["geometry"] is not None
+            ]
             geometry = shapely.union_all(parts)
         else:
             body = geojson["geometry"] if kind == "Feature" else geojson
@@ -209,12 +230,17 @@ def reproject(
     if source is None or same_crs(source, crs):
         # An AOI may be wider than half the globe, so a long edge says nothing about crossing.
         return cut_at_antimeridian(geometry, long_edges=False) if crs.is_geographic else geometry
-    if source.is_geographic and not crs.is_geographic and within is not None:
+    if source.is_geographic:
+        geometry = cut_at_antimeridian(geometry, long_edges=False)
+    if not crs.is_geographic and within is not None:
+        if not source.is_geographic:
+            # By way of degrees, where it can be clipped: projections fold far from home.
+            geometry, source = reproject(Where(geometry, source), WGS84), WGS84
         geometry = shapely.intersection(geometry, _neighbourhood(within, crs, source))
         if geometry.is_empty:
             return geometry
     west, south, east, north = geometry.bounds
-    step = max(east - west, north - south) / PIECES
+    step = min(max(east - west, north - south) / PIECES, LONGEST[source.is_geographic])
     if step > 0:
         geometry = shapely.segmentize(geometry, step)
     to_target = pyproj.Transformer.from_crs(source, crs, always_xy=True)
@@ -226,6 +252,9 @@ def reproject(
             f"projected to {crs.to_string()}: part of it lies outside that projection. Clip it."
         )
     if crs.is_geographic:
+        if not source.is_geographic:
+            # PROJ may answer 180.00000000000003 on the antimeridian itself.
+            moved = shapely.transform(moved, lambda xy: np.clip(xy, -180, 180))
         moved = cut_at_antimeridian(moved)
     return moved if moved.is_valid else shapely.make_valid(moved)
 
@@ -240,8 +269,15 @@ def _neighbourhood(
 ) -> BaseGeometry:
     """Bounds in `crs` as boxes in a geographic `target`, with one degree around them."""
     to_target = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    corners = np.meshgrid(np.linspace(*bounds[::2], 9), np.linspace(*bounds[1::2], 9))
+    back = to_target.transform(*to_target.transform(*corners), direction="INVERSE")
+    if not np.allclose(back, corners, atol=1):
+        # The box reaches beyond the edge of the projection, as of a map of the globe.
+        return shapely.box(-180, -90, 180, 90)
     west, south, east, north = to_target.transform_bounds(*bounds, densify_pts=21)
     south, north = max(south - 1, -90), min(north + 1, 90)
+    if west <= east and east - west >= 358:
+        return shapely.box(-180, south, 180, north)
     west, east = west - 1, east + 1
     if west < -180 or east > 180 or west > east:
         west, east = (west + 180) % 360 - 180, (east + 180) % 360 - 180
@@ -268,19 +304,33 @@ def cut_at_antimeridian(geometry: BaseGeometry, *, long_edges: bool = True) -> B
     shapely.Geometry
         Polygons cut in two where they crossed; all else as it was.
     """
-    if not isinstance(geometry, (shapely.Polygon, shapely.MultiPolygon)):
-        return geometry
     if np.abs(shapely.get_coordinates(geometry)[:, 0]).max(initial=0) > 180:
         return _wrap(geometry)
-    if not (long_edges and _has_long_edge(geometry)):
+    if not long_edges:
         return geometry
+    parts = shapely.get_parts(geometry)
+    cut = [_cut(part) for part in parts]
+    if all(one is part for one, part in zip(cut, parts, strict=True)):
+        return geometry
+    return shapely.union_all(cut)
+
+
+def _cut(part: BaseGeometry) -> BaseGeometry:
+    if isinstance(part, shapely.LineString):
+        return antimeridian.fix_line_string(part, great_circle=False) if _jumps(part) else part
+    if not isinstance(part, shapely.Polygon) or not _jumps(part.exterior, part.is_valid):
+        return part
+    lon, lat = shapely.get_coordinates(part.exterior).T
+    turn = ((np.diff(lon) + 180) % 360 - 180).sum()
     with warnings.catch_warnings():
-        # Winding is put right by the library; what it would say is nothing a user can act on.
+        # Winding is put right by the library; nothing a user can act on.
         warnings.simplefilter("ignore", category=antimeridian.FixWindingWarning)
-        if isinstance(geometry, shapely.Polygon):
-            fixed = antimeridian.fix_polygon(geometry, fix_winding=True, great_circle=False)
+        if abs(turn) > 180:
+            # A ring once round the globe has its pole on the left when it runs the right way.
+            right = part if (turn > 0) == (lat.mean() > 0) else part.reverse()
+            fixed = antimeridian.fix_polygon(right, fix_winding=False, great_circle=False)
         else:
-            fixed = antimeridian.fix_multi_polygon(geometry, fix_winding=True, great_circle=False)
+            fixed = antimeridian.fix_polygon(part, fix_winding=True, great_circle=False)
     return fixed if fixed.is_valid else shapely.make_valid(fixed)
 
 
@@ -295,10 +345,7 @@ def _wrap(geometry: BaseGeometry) -> BaseGeometry:
     return shapely.union_all([shapely.intersection(turned(n), world) for n in (-1, 0, 1)])
 
 
-def _has_long_edge(geometry: BaseGeometry) -> bool:
+def _jumps(line: BaseGeometry, valid: bool = True) -> bool:
     """Tell whether an edge spans more than half the globe (all of it: a global footprint)."""
-    jumps = [
-        np.abs(np.diff(shapely.get_coordinates(polygon.exterior)[:, 0])).max(initial=0)
-        for polygon in shapely.get_parts(geometry)
-    ]
-    return any(180 < jump < 360 for jump in jumps)
+    jumps = np.abs(np.diff(shapely.get_coordinates(line)[:, 0]))
+    return bool(((jumps > 180) & ((jumps < 360) | (not valid))).any())

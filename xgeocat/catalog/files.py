@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import numpy as np
+import pandas as pd
 import pyproj
 import rasterio
 import shapely
@@ -21,7 +22,7 @@ from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.catalog.headers import Header, read_header
 from xgeocat.catalog.interval import Interval, Moment, parse_interval
 from xgeocat.catalog.sources import Json
-from xgeocat.catalog.stac import from_items
+from xgeocat.catalog.stac import bbox_of, from_items
 
 #: Named groups of a pattern that mean something; all others become properties.
 GROUPS = ("date", "start", "end", "band")
@@ -74,7 +75,9 @@ def from_files(
         With the list of offenders: for files that cannot be opened, have no CRS, do not match the
         pattern, or cannot be dated; and for files in several CRSs without `crs`.
     """
-    hrefs = [os.fspath(file) for file in files]
+    if isinstance(files, (str, os.PathLike)):
+        raise TypeError(f"from_files takes a list of files; got one: {files!r}. Give [{files!r}].")
+    hrefs = [_absolute(os.fspath(file)) for file in files]
     groups = [_match(pattern, href) for href in hrefs]
     intervals = _intervals(hrefs, groups, time)
     headers = _headers(hrefs)
@@ -82,6 +85,7 @@ def from_files(
     scenes: dict[str, list[int]] = {}
     for i, name in enumerate(_scene_ids(hrefs, groups, pattern)):
         scenes.setdefault(name, []).append(i)
+    _require_distinct(scenes, hrefs, groups, intervals)
     items = [
         _item(
             name,
@@ -93,6 +97,33 @@ def from_files(
         for name, members in scenes.items()
     ]
     return from_items(items, crs=target)
+
+
+def _absolute(href: str) -> str:
+    """A local path from anywhere; URLs and GDAL's virtual paths as they are."""
+    return href if "://" in href or href.startswith("/vsi") else os.path.abspath(href)
+
+
+def _require_distinct(
+    scenes: Mapping[str, Sequence[int]],
+    hrefs: Sequence[str],
+    groups: Sequence[Mapping[str, str]],
+    intervals: Sequence[Interval],
+) -> None:
+    """Refuse scenes in which one file would hide another, or whose files differ in time."""
+    for name, members in scenes.items():
+        bands = [groups[i].get("band", "data") for i in members]
+        _refuse(
+            f"share the scene name {name!r} and a band",
+            [hrefs[i] for i, b in zip(members, bands, strict=True) if bands.count(b) > 1],
+            "Leave doubles out, or give a pattern that tells them apart:",
+        )
+        _refuse(
+            f"of the scene {name!r} have different times",
+            [f"{hrefs[i]}: {intervals[i]}" for i in members
+             if len({intervals[k] for k in members}) > 1],
+            "Give the files of one scene one time:",
+        )  # fmt: skip
 
 
 def _refuse(problem: str, offenders: Sequence[str], remedy: str) -> None:
@@ -123,9 +154,9 @@ def _intervals(
     _refuse("do not match the pattern", unmatched, "Mend the pattern, or leave them out:")
     given = _given_times(hrefs, time)
     intervals, wrong = [], []
-    for href, group in zip(hrefs, groups, strict=True):
+    for href, group, moment in zip(hrefs, groups, given, strict=True):
         try:
-            intervals.append(_interval(group, given.get(href)))
+            intervals.append(_interval(group, moment))
         except ValueError as error:
             wrong.append(f"{href}: {error}")
     _refuse(
@@ -138,14 +169,15 @@ def _intervals(
 
 def _given_times(
     hrefs: Sequence[str], time: Moment | Sequence[Moment] | Mapping[str, Moment] | None
-) -> dict[str, Moment]:
+) -> list[Moment]:
     if isinstance(time, Mapping):
-        return {os.fspath(file): moment for file, moment in time.items()}
-    if isinstance(time, Sequence) and not isinstance(time, str):
+        by_file = {_absolute(os.fspath(file)): moment for file, moment in time.items()}
+        return [by_file.get(href) for href in hrefs]
+    if isinstance(time, (Sequence, np.ndarray, pd.Index, pd.Series)) and not isinstance(time, str):
         if len(time) != len(hrefs):
             raise ValueError(f"time has {len(time)} entries for {len(hrefs)} files; give one each.")
-        return dict(zip(hrefs, time, strict=True))
-    return dict.fromkeys(hrefs, time)
+        return list(time)
+    return [time] * len(hrefs)
 
 
 def _interval(group: Mapping[str, str], given: Moment) -> Interval:
@@ -204,13 +236,14 @@ def _scene_ids(
     hrefs: Sequence[str], groups: Sequence[Mapping[str, str]], pattern: str | None
 ) -> list[str]:
     """Name of the scene of each file: its stem, with its folder where stems are not unique."""
+    cut = list(hrefs)
     if pattern is not None and "(?P<band>" in pattern:
-        spans = [
-            re.fullmatch(pattern, h) or re.fullmatch(pattern, PurePosixPath(h).name) for h in hrefs
-        ]
-        cut = [_without_band(m) for m in spans if m is not None]
-    else:
-        cut = list(hrefs)
+        for i, href in enumerate(hrefs):
+            folder, slash, name = href.rpartition("/")
+            whole = re.fullmatch(pattern, href)
+            found = whole or re.fullmatch(pattern, name)
+            if found is not None:
+                cut[i] = ("" if whole else folder + slash) + _without_band(found)
     # A file that is named by its band alone is told by its folder.
     stems = [
         PurePosixPath(c).name.rsplit(".", 1)[0]
@@ -228,8 +261,10 @@ def _scene_ids(
 
 def _without_band(found: re.Match[str]) -> str:
     start, end = found.span("band")
-    before, after = found.string[:start].rstrip("_-."), found.string[end:]
-    return before + after
+    before, after = found.string[:start], found.string[end:]
+    folder, slash, name = before.rpartition("/")
+    name = name.rstrip("_-.")
+    return folder + slash + name + (after if name else after.lstrip("_-"))
 
 
 def _item(
@@ -257,7 +292,7 @@ def _item(
         "stac_version": "1.1.0",
         "id": name,
         "geometry": json.loads(shapely.to_geojson(geometry)),
-        "bbox": list(geometry.bounds),
+        "bbox": bbox_of(geometry),
         "properties": {**times, **_native_footprint(footprint, crs), **named},
         "links": [],
         "assets": {group.get("band", "data"): _asset(href, h) for href, group, h in members},

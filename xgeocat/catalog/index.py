@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from xarray.core.indexes import Index
 
+from xgeocat.catalog.aoi import same_crs
 from xgeocat.catalog.interval import Interval
 from xgeocat.catalog.schema import END, GEOMETRY, SCENE, START, TIME_DTYPE
 
@@ -155,7 +156,7 @@ class FootprintIndex(Index):
         )
 
     def _require_same_crs(self, other: FootprintIndex) -> None:
-        if self.crs != other.crs:
+        if not same_crs(self.crs, other.crs):
             raise ValueError(
                 f"Catalogs with footprints in {self.crs.to_string()} and {other.crs.to_string()} "
                 "do not mix. Build both with the same crs=..."

@@ -21,6 +21,11 @@ ALWAYS: Interval = (
     np.datetime64("0001-01-01T00:00:00.000000", "us"),
     np.datetime64("9999-12-31T23:59:59.999999", "us"),
 )
+#: A moment as ISO 8601 writes it: a whole date and at least an hour. What pandas reads beyond it
+#: ("20240815", "Aug 2024", "now") would be an instant where a whole day or month is meant.
+_INSTANT = re.compile(
+    r"\d{4}-\d{2}-\d{2}[T ]\d{2}(:?\d{2}(:?\d{2}([.,]\d+)?)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?", re.I
+)
 _PARTIAL = {
     re.compile(r"\d{4}"): "Y",
     re.compile(r"\d{4}-\d{2}"): "M",
@@ -62,6 +67,8 @@ def _pair(time: TimeLike) -> tuple[Moment, Moment]:
         time = (time.start, time.stop)
     if time is None or isinstance(time, (str, dt.date, np.datetime64)):
         return time, time
+    if not hasattr(time, "__len__"):
+        raise ValueError(f"time={time!r} is no time; write e.g. '2024-08-15' or '2024-08'.")
     if len(time) != 2:
         raise ValueError(f"time={time!r} has {len(time)} parts; give one time or (start, end).")
     first, last = (None if part in ("..", "") else part for part in time)
@@ -71,8 +78,12 @@ def _pair(time: TimeLike) -> tuple[Moment, Moment]:
 def _moment(value: Moment) -> Interval:
     """Return the first and last microsecond of one time as written."""
     unit = None
+    wrong = f"time={value!r} is no time; write e.g. '2024-08-15' or '2024-08'."
     if isinstance(value, str):
-        unit = next((u for form, u in _PARTIAL.items() if form.fullmatch(value.strip())), None)
+        value = value.strip()
+        unit = next((u for form, u in _PARTIAL.items() if form.fullmatch(value)), None)
+        if unit is None and not _INSTANT.fullmatch(value):
+            raise ValueError(wrong)
     elif isinstance(value, np.datetime64):
         unit = {"Y": "Y", "M": "M", "D": "D"}.get(np.datetime_data(value.dtype)[0])
     elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
@@ -80,11 +91,13 @@ def _moment(value: Moment) -> Interval:
     if unit is not None:
         # The stubs know neither a unit in a variable nor a datetime64 cut to another unit.
         first = np.datetime64(value, unit)  # type: ignore[call-overload]
+        if np.isnat(first):
+            raise ValueError(wrong)
         after = (first + 1).astype(TIME_DTYPE)
         return first.astype(TIME_DTYPE), after - np.timedelta64(1, "us")
     instant = to_utc(value)
     if np.isnat(instant):
-        raise ValueError(f"time={value!r} is no time; write e.g. '2024-08-15' or '2024-08'.")
+        raise ValueError(wrong)
     return instant, instant
 
 
@@ -99,6 +112,9 @@ def to_utc(value: Moment) -> np.datetime64:
     if value is None:
         return np.datetime64("NaT", "us")
     try:
+        if not isinstance(value, (str, dt.date, np.datetime64)):
+            # pandas would count nanoseconds since 1970.
+            raise ValueError(f"a {type(value).__name__}")
         stamp = pd.Timestamp(value)
     except ValueError as error:
         raise ValueError(

@@ -8,14 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyproj
+import shapely
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
+from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84
 from xgeocat.catalog.index import footprint_index
+from xgeocat.catalog.interval import to_utc
 from xgeocat.catalog.sources import Json, absolute
 from xgeocat.catalog.stac import from_items, to_dicts
 
@@ -24,6 +28,11 @@ METADATA_KEY = b"geocat"
 #: Items as they are, in JSON. Arrow columns cannot tell a missing member from a null one, nor keep
 #: the spelling of a time, so the columns are for other tools and for pruning, and this is for us.
 ITEM_COLUMN = "geocat:item"
+#: Properties that stac-geoparquet reads as moments.
+TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated", "expires",
+         "published", "unpublished")  # fmt: skip
+STAC_MEMBERS = ("type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox",
+                "links")  # fmt: skip
 #: The table of a run, inside its output folder.
 CATALOG_FILE = "catalog.parquet"
 
@@ -53,20 +62,38 @@ def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     # Imported late: it costs more than the rest of the catalog together.
     import stac_geoparquet.arrow as sga
 
+    schema.require_catalog(ds, "to_geoparquet")
+    lost = [
+        str(name)
+        for name in ds.variables
+        if name not in schema.RESERVED
+        and (ds[name].dims != (schema.SCENE,) or name in ds.coords or ds[name].dtype.kind in "mM")
+    ] + [f"attrs {sorted(map(str, ds.attrs))}"] * bool(ds.attrs)
+    if lost:
+        raise ValueError(
+            f"A GeoParquet catalog has no place for {lost}: it keeps variables over "
+            f"({schema.SCENE!r},) of numbers, booleans and text. Turn them into such, or drop them."
+        )
     items = to_dicts(ds)
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     about = json.dumps({"crs": footprint_index(ds).crs.to_json_dict()}).encode()
     try:
         # A table of no items still has the columns that readers look for.
-        table = sga.parse_stac_items_to_arrow(items or [_EXAMPLE]).read_all()
         exact = pa.array([json.dumps(item, separators=(",", ":")) for item in items], pa.string())
-        sga.to_parquet(table.slice(0, len(items)).append_column(ITEM_COLUMN, exact), beside)
+        for simpler in (False, True):
+            try:
+                table = _table(items or [_EXAMPLE], simpler).slice(0, len(items))
+                sga.to_parquet(table.append_column(ITEM_COLUMN, exact), beside)
+                break
+            except (pa.ArrowException, OverflowError):
+                if simpler:
+                    raise
         written = pq.read_table(beside)
         metadata = {**written.schema.metadata, METADATA_KEY: about}
         pq.write_table(written.replace_schema_metadata(metadata), beside, compression="zstd")
         beside.replace(target)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise ValueError(
             f"The catalog cannot be written as one table: {error}. Items of different collections "
             "may give one property different kinds; write a file for each collection."
@@ -74,6 +101,46 @@ def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     finally:
         beside.unlink(missing_ok=True)
     return target
+
+
+def _table(items: list[Json], simpler: bool) -> pa.Table:
+    """Columns of the stac-geoparquet layout, for other tools and for pruning."""
+    import stac_geoparquet.arrow as sga
+
+    known = [
+        {**item, "geometry": _plainest(item["geometry"]),
+         "bbox": item.get("bbox") or [0, 0, 0, 0]}
+        for item in items
+    ]  # fmt: skip
+    # The exact items stand beside: in the columns, what Arrow has no kind for is text.
+    rows = [_as_text(item) for item in known] if simpler else known
+    return sga.parse_stac_items_to_arrow(rows).read_all()
+
+
+def _plainest(geometry: Json | None) -> Json:
+    """As shapely writes it; empty where the footprint is not known."""
+    known = shapely.Polygon() if geometry is None else shapely.from_geojson(json.dumps(geometry))
+    found: Json = json.loads(shapely.to_geojson(known))
+    return found
+
+
+def _as_text(item: Json) -> Json:
+    properties = {}
+    for key, value in item["properties"].items():
+        if key in TIMES and value is not None:
+            try:
+                value = f"{np.datetime_as_string(to_utc(value), unit='us')}Z"
+            except ValueError:
+                value = None
+        elif value is not None and not isinstance(value, str):
+            value = json.dumps(value)
+        properties[key] = value
+    assets = {
+        key: {k: v if isinstance(v, str) or k == "roles" else json.dumps(v) for k, v in a.items()}
+        for key, a in item["assets"].items()
+    }
+    kept = {k: item[k] for k in STAC_MEMBERS if k in item}
+    return {**kept, "properties": properties, "assets": assets}
 
 
 _EXAMPLE = {
@@ -133,7 +200,10 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
     if ITEM_COLUMN in table.column_names:
         items: Iterable[Json] = map(json.loads, table[ITEM_COLUMN].to_pylist())
     else:
-        items = map(_without_nulls, sga.stac_table_to_items(table))
+        try:
+            items = list(map(_without_nulls, sga.stac_table_to_items(table)))
+        except (pa.ArrowException, KeyError) as error:
+            raise ValueError(f"{file} holds no STAC items that can be read: {error}.") from error
     # Outputs of a run are named relative to its folder, so that it can be moved.
     return from_items((absolute(item, str(file.resolve())) for item in items), crs=crs)
 
@@ -168,7 +238,7 @@ class GeocatBackend(BackendEntrypoint):
     ) -> xr.Dataset:
         """Open a catalog; see :func:`open_catalog`."""
         ds = open_catalog(filename_or_obj)
-        return ds if drop_variables is None else ds.drop_vars(drop_variables)
+        return ds if drop_variables is None else ds.drop_vars(drop_variables, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
         """Leave other people's Parquet files alone: only ``engine="geocat"`` opens with this."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import shapely
 import xarray as xr
 from odc.geo.geom import BoundingBox
 
@@ -53,10 +55,6 @@ def bounds(ds: xr.Dataset) -> BoundingBox | None:
 
 
 def _total_bounds(ds: xr.Dataset) -> tuple[float, float, float, float] | None:
-    # shapely is asked through geopandas' own reduction, which leaves out unknown footprints.
-    import numpy as np
-    import shapely
-
     boxes = shapely.bounds(footprint_index(ds).geometry)
     if not len(boxes) or np.isnan(boxes).all():
         return None

@@ -48,17 +48,21 @@ def band_radiometry(
     asset: Mapping[str, object], properties: Mapping[str, object], index: int
 ) -> Radiometry:
     """Read what STAC says of one band of an asset, counted from 0, in whichever version."""
-    band: dict[str, object] = {**properties, **asset}
+    said = [properties, asset]
     for name in ("bands", "raster:bands"):
         bands = asset.get(name)
         if isinstance(bands, list) and len(bands) > index and isinstance(bands[index], Mapping):
-            band.update(bands[index])
+            said.append(bands[index])
+    band: dict[str, object] = {}
+    for fields in said:
+        # Two spellings of one name: raster extension v2, and v1 or STAC 1.1 common.
+        band.update({key.removeprefix("raster:"): value for key, value in fields.items()})
     dtype = band.get("data_type")
     return Radiometry(
         dtype if isinstance(dtype, str) else None,
         _number(band.get("nodata")),
-        _number(band.get("raster:scale", band.get("scale"))),
-        _number(band.get("raster:offset", band.get("offset"))),
+        _number(band.get("scale")),
+        _number(band.get("offset")),
     )
 
 

@@ -41,7 +41,18 @@ ASSET_VARIABLES: Mapping[str, tuple[str, ...]] = {
     ASSET_JSON: (),
 }
 TEXT = (HREF, CRS, DTYPE, ASSET_JSON)
-RESERVED = {SCENE, ASSET, GEOMETRY, START, END, COLLECTION, ITEM_JSON, *ASSET_VARIABLES}
+RESERVED = {
+    "grid_axis",
+    "affine",
+    SCENE,
+    ASSET,
+    GEOMETRY,
+    START,
+    END,
+    COLLECTION,
+    ITEM_JSON,
+    *ASSET_VARIABLES,
+}
 
 #: Times are UTC, naive, to the microsecond (what STAC APIs and GeoParquet carry).
 TIME_DTYPE = np.dtype("datetime64[us]")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import xarray as xr
 
+from xgeocat.catalog.interval import parse_interval
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stac import from_items
 
@@ -59,13 +60,22 @@ def search(
     ValueError
         When it answers with fewer items than it said there are.
     """
+    import pystac
     import pystac_client
+    import pystac_client.errors
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
     from requests.exceptions import RequestException
     from urllib3 import Retry
 
     retry = Retry(total=6, backoff_factor=0.5, status_forcelist=RETRY_STATUS, allowed_methods=None)
+    if bbox is not None and (intersects is not None or len(bbox) != 4 or bbox[1] > bbox[3]):
+        raise ValueError(
+            f"bbox={bbox!r} with intersects={intersects!r:.80}: give one of them; a bbox is (west, "
+            "south, east, north), south not above north."
+        )
+    if datetime is not None:
+        parse_interval(datetime)
     found: dict[tuple[object, object], Json] = {}
     try:
         client = pystac_client.Client.open(
@@ -84,6 +94,14 @@ def search(
             answer = client.search(**request)
             for item in _all_items(answer.pages_as_dicts(), max_items, progress):
                 found[item.get("collection"), item["id"]] = item
+    except (
+        pystac.STACError,
+        pystac_client.errors.ClientTypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as error:
+        raise ValueError(f"{url} does not answer as a STAC API: {error}.") from error
     except (APIError, RequestException) as error:
         raise ConnectionError(
             f"The STAC API at {url} failed after {len(found)} items, retries included: {error}. "
@@ -106,7 +124,7 @@ def _all_items(pages: Iterator[Json], max_items: int | None, progress: bool) -> 
     seen, matched = 0, None
     with tqdm(desc="search", unit=" items", disable=not progress) as bar:
         for page in pages:
-            matched = page.get("numberMatched", page.get("context", {}).get("matched", matched))
+            matched = page.get("numberMatched", (page.get("context") or {}).get("matched", matched))
             bar.total = (
                 min(n for n in (matched, max_items) if n is not None)
                 if (matched or max_items)

@@ -77,6 +77,8 @@ def _read_file(path: Path) -> Iterator[Json]:
                         f"{number}: {error})."
                     ) from error
                 yield from _read_json(item, base)
+        if not text.strip():
+            raise ValueError(f"{path} is empty: it holds no STAC items.") from whole
         return
     yield from _read_json(found, base)
 

@@ -56,7 +56,13 @@ def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
     for item in read_items(source):
         try:
             scenes.append(_scene(item, target))
-        except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            shapely.errors.ShapelyError,
+        ) as error:
             wrong.append(f"{item.get('id', '(no id)')}: {error!r}")
     if wrong:
         shown = "\n  ".join(wrong[:10])
@@ -104,7 +110,8 @@ def _footprint(item: Json, crs: pyproj.CRS) -> tuple[BaseGeometry | None, Json |
     given = shapely.from_geojson(json.dumps(item["geometry"]))
     if same_crs(crs, WGS84):
         footprint = cut_at_antimeridian(given)
-        return footprint, None if footprint is given else item["geometry"]
+        same = json.loads(shapely.to_geojson(footprint)) == json.loads(json.dumps(item["geometry"]))
+        return footprint, None if same else item["geometry"]
     native = item["properties"].get("proj:geometry")
     code = _crs_code(item["properties"])
     if native is not None and code and same_crs(pyproj.CRS.from_user_input(code), crs):
@@ -139,9 +146,12 @@ def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
     rest = json.dumps({k: v for k, v in asset.items() if k != "href"}, separators=(",", ":"))
     return {
         schema.HREF: asset.get("href"),
-        schema.CRS: _crs_code(grid),
-        schema.SHAPE: shape if shape and len(shape) == 2 else None,
-        schema.TRANSFORM: transform[:6] if transform and len(transform) >= 6 else None,
+        # Its own, in whatever spelling, before the item's in any other.
+        schema.CRS: _crs_code(asset if _has_crs(asset) else grid),
+        schema.SHAPE: list(map(float, shape)) if shape and len(shape) == 2 else None,
+        schema.TRANSFORM: list(map(float, transform[:6]))
+        if transform and len(transform) >= 6
+        else None,
         schema.NODATA: radiometry.nodata,
         schema.SCALE: radiometry.scale,
         schema.OFFSET: radiometry.offset,
@@ -188,6 +198,11 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
     columns = (ds[schema.SCENE].values, ds[schema.COLLECTION].values, ds[schema.ITEM_JSON].values)
     items = []
     for i, (scene, collection, rest) in enumerate(zip(*columns, strict=True)):
+        if not isinstance(rest, str):
+            raise ValueError(
+                f"Scene {scene!r} has no item_json: it was masked, as by .where(...). Select "
+                "scenes with .isel(scene=...), or use .where(..., drop=True)."
+            )
         item: Json = {"type": "Feature", "id": str(scene), **json.loads(rest)}
         item.setdefault("stac_version", "1.0.0")
         item.setdefault("links", [])
@@ -203,7 +218,7 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
         if "geometry" not in item:
             item["geometry"] = _geojson(geometries[i], crs)
         if "bbox" not in item and item["geometry"] is not None:
-            item["bbox"] = list(shapely.from_geojson(json.dumps(item["geometry"])).bounds)
+            item["bbox"] = bbox_of(shapely.from_geojson(json.dumps(item["geometry"])))
         items.append(item)
     return items
 
@@ -216,10 +231,21 @@ def _geojson(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json | None:
     return found
 
 
+def bbox_of(geometry: BaseGeometry) -> list[float]:
+    """Bounds in degrees; of what was cut at 180 degrees, west > east (RFC 7946, section 5.2)."""
+    west, south, east, north = geometry.bounds
+    parts = shapely.bounds(shapely.get_parts(geometry))
+    if (west, east) == (-180, 180):
+        firsts, lasts = parts[parts[:, 2] == 180, 0], parts[parts[:, 0] == -180, 2]
+        if firsts.min() > lasts.max():
+            west, east = float(firsts.min()), float(lasts.max())
+    return [west, south, east, north]
+
+
 def _property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
     columns: dict[str, Sequence[object]] = {}
-    for name, var in ds.data_vars.items():
-        if var.dims == (schema.SCENE,) and name != schema.ITEM_JSON:
+    for name, var in ds.variables.items():
+        if var.dims == (schema.SCENE,) and name not in schema.RESERVED:
             columns[str(name)] = (
                 [_plain(v) for v in var.values.tolist()]
                 if (var.dtype.kind != "M")
