@@ -56,15 +56,6 @@ def test_killed_before_some_changes_of_files_and_resumed_the_output_is_the_same(
     check(report("points", items_file(2, shape=(40, 50)), tmp_path, 60), 8)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("task", "every"), [("points", 3), ("mended", 2)])
-def test_killed_before_any_change_of_a_file_and_resumed_the_output_is_the_same(
-    items_file, report, tmp_path, task, every
-):
-    check(report(task, items_file(2, shape=(40, 50)), tmp_path, every), 40)
-
-
 @pytest.fixture
 def start(job_environment):
     def run(items, out, log):
