@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
-    if SCENE in obj.dims and GEOMETRY in obj.coords:
+    if SCENE in obj.dims and (GEOMETRY in obj.coords or "href" in getattr(obj, "data_vars", ())):
         raise TypeError(
             f".geocat.{action} works on a field with pixels; got a catalog of "
             f"{obj.sizes[SCENE]} scenes. Load one first: domain = ds.geocat.domain(); "
