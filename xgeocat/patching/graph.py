@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, cast
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import List, Task, TaskRef
+from dask._task_spec import List, Task, TaskRef, convert_legacy_graph
 from dask.base import compute_as_if_collection, tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.typing import DaskCollection, Key
@@ -376,3 +376,19 @@ def _write_block(values: Array, target: Target, region: tuple[slice, ...]) -> No
 
 def _nothing(*after: None) -> None:
     """Do nothing, once others are done."""
+
+
+def with_own_roots(array: da.Array) -> da.Array:
+    """Give every task its own copy of the few tasks that all of them hang on.
+
+    The arrays of odc-stac share an open file, a grid and a configuration. With so few roots dask
+    orders the work by other rules, and a scene's worth of patches waits in memory.
+    """
+    tasks = convert_legacy_graph(dict(array.dask))
+    roots = {k for k, task in tasks.items() if not task.dependencies and k[0] != array.name}
+    own = {
+        key: task.substitute({root: tasks[root] for root in task.dependencies & roots})
+        for key, task in tasks.items()
+        if key not in roots
+    }
+    return da.Array(own, array.name, array.chunks, dtype=array.dtype)
