@@ -117,7 +117,7 @@ def test_a_raster_without_crs_is_refused_with_a_remedy():
         xgc.RasterDomain(bare)
 
 
-@pytest.mark.parametrize("columns", [[0, 1, 3, 7], [0, 3, 1, 2]])
+@pytest.mark.parametrize("columns", [[0, 1, 3, 7], [0, 3, 1, 2], [0, 0, 1, 1]])
 def test_an_irregular_grid_is_refused(columns):
     with pytest.raises(ValueError, match="grid"):
         xgc.RasterDomain(field().isel(x=columns))

@@ -8,6 +8,7 @@ from typing import Self, TypeAlias
 
 import numpy as np
 import xarray as xr
+from affine import Affine, TransformNotInvertibleError
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
@@ -157,7 +158,11 @@ def regular_geobox(field: xr.DataArray | xr.Dataset) -> GeoBox | None:
     """
     import odc.geo.xr
 
-    geobox = field.odc.geobox
+    try:
+        geobox = field.odc.geobox
+    except TransformNotInvertibleError:
+        # Coordinates that repeat make pixels of no size.
+        return None
     if not isinstance(geobox, GeoBox) or geobox.crs is None or not all(geobox.resolution.xy):
         return None
     even = odc.geo.xr.xr_coords(geobox, dims=field.odc.spatial_dims)
@@ -200,8 +205,6 @@ def grid_of(bounds: Bounds, resolution: float, crs: CRS | None) -> GeoBox:
         raise ValueError(f"A grid over {bounds} needs crs=, e.g. crs='EPSG:32610'.")
     if not 0 < resolution < np.inf:
         raise ValueError(f"resolution={resolution}: it must be above 0, in units of {crs}.")
-    from affine import Affine
-
     west, south, east, north = bounds
     # A millionth of a pixel more is rounding in the bounds, not another pixel.
     rows = int(np.ceil((north - south) / resolution - 1e-6))

@@ -43,8 +43,8 @@ class RasterDomain:
             )
         geobox = regular_geobox(raster)
         if geobox is None:
-            found = raster.odc.geobox
-            lacks = "no CRS" if found is not None and found.crs is None else "no regular y, x grid"
+            has_crs = any({"crs_wkt", "spatial_ref"} & set(c.attrs) for c in raster.coords.values())
+            lacks = "no regular y, x grid" if has_crs else "no CRS"
             raise ValueError(
                 f"The raster with dims {tuple(map(str, raster.dims))} has {lacks}, so its "
                 "answers could not be put on a map. Give it one: raster.odc.assign_crs('EPSG:...')."
