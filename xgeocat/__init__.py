@@ -12,10 +12,13 @@ from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
 from xgeocat.domain.raster import RasterDomain
+from xgeocat.patching import models, samplers
 from xgeocat.patching.apply import map_patches
+from xgeocat.patching.explain import explain
 from xgeocat.patching.patch import patch
+from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.stitch import stitch
-from xgeocat.pipeline import ApplyToChips, GridSampler, Sequential, Stitch
+from xgeocat.pipeline import ApplyToChips, GridSampler, PatchSampler, Sequential, Stitch
 from xgeocat.runs.run import failures, run
 
 __version__ = version("xgeocat")
@@ -26,17 +29,22 @@ __all__ = [
     "Domain",
     "GeoSlice",
     "GridSampler",
+    "PatchSampler",
     "RasterDomain",
+    "Reducer",
     "Sequential",
     "Stitch",
+    "explain",
     "failures",
     "from_files",
     "from_items",
     "map_patches",
+    "models",
     "open_catalog",
     "patch",
     "query",
     "run",
+    "samplers",
     "search",
     "stitch",
     "to_geoparquet",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +17,24 @@ from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike
 from xgeocat.catalog.schema import GEOMETRY, SCENE, require_catalog
 from xgeocat.domain.catalog import CatalogDomain
-from xgeocat.patching import apply, stitch
+from xgeocat.patching import apply, explain, single, stitch
 from xgeocat.patching import patch as patching
 from xgeocat.patching.apply import Model
+from xgeocat.patching.explain import Explanation
+from xgeocat.patching.index import patch_index
 from xgeocat.patching.patch import PerDim
-from xgeocat.patching.tiling import Array, Boundary
+from xgeocat.patching.pieces import Reducer
+from xgeocat.patching.tiling import Array, Boundary, Ints
 from xgeocat.patching.windows import Window
 
 if TYPE_CHECKING:
     import folium
+    import geopandas as gpd
     import pyproj
+    import torch
     from matplotlib.axes import Axes
+
+    from xgeocat.patching.samplers import Sampler
 
 
 def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
@@ -52,6 +59,7 @@ class _PatchingDoor:
         dims: Sequence[str] | None = None,
         fill: float | None = None,
         skip_empty: bool = False,
+        fixed_batch: bool = False,
         meta: Array | None = None,
     ) -> xr.DataArray:
         """Map a model over patches; see :func:`xgeocat.map_patches`."""
@@ -63,7 +71,65 @@ class _PatchingDoor:
             dims=dims,
             fill=fill,
             skip_empty=skip_empty,
+            fixed_batch=fixed_batch,
             meta=meta,
+        )
+
+    def __getitem__(self, number: int) -> xr.DataArray | xr.Dataset:
+        """One patch as a field of its own on the map; see :func:`single.one_patch`."""
+        _require_field(self._obj, "[number]")
+        return single.one_patch(self._obj, number)
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(patch_index(self._obj).starts)
+
+    def __iter__(self) -> Iterator[xr.DataArray | xr.Dataset]:
+        """Go through the patches one by one, in memory; see :func:`single.each_patch`."""
+        return single.each_patch(self._obj)
+
+    def to_geodataframe(self) -> gpd.GeoDataFrame:
+        """Make a table of patches, a row each; see :func:`single.to_geodataframe`."""
+        _require_field(self._obj, "to_geodataframe")
+        return single.to_geodataframe(self._obj)
+
+    def to_torch(
+        self,
+        *,
+        labels: xr.DataArray | xr.Dataset | None = None,
+        transform: Callable[..., object] | None = None,
+    ) -> torch.utils.data.Dataset[object]:
+        """Serve patches for training; see :func:`training.to_torch`."""
+        from xgeocat.patching import training
+
+        _require_field(self._obj, "to_torch")
+        return training.to_torch(self._obj, labels=labels, transform=transform)
+
+    def explain(self) -> Explanation:
+        """Say what computing this will take; see :func:`explain.explain`."""
+        _require_field(self._obj, "explain")
+        return explain.explain(self._obj)
+
+    def stitch(
+        self,
+        *,
+        window: Window = "boxcar",
+        reduce: str | Reducer = "mean",
+        crop: int | dict[str, int] = 0,
+        fill: complex | None = None,
+        coverage: bool = False,
+        disagreement: bool = False,
+    ) -> xr.DataArray | xr.Dataset:
+        """Put patches back on the map; see :func:`xgeocat.stitch`."""
+        _require_field(self._obj, "stitch")
+        return stitch.stitch(
+            self._obj,
+            window=window,
+            reduce=reduce,
+            crop=crop,
+            fill=fill,
+            coverage=coverage,
+            disagreement=disagreement,
         )
 
 
@@ -82,23 +148,14 @@ class DataArrayGeocat(_PatchingDoor):
         *,
         overlap: PerDim | None = None,
         stride: PerDim | None = None,
+        at: Sampler | Ints | None = None,
         boundary: Boundary = "shift",
     ) -> xr.DataArray:
         """Cut the field into patches; see :func:`xgeocat.patch`."""
         _require_field(self._obj, "patch")
-        return patching.patch(self._obj, size, overlap=overlap, stride=stride, boundary=boundary)
-
-    def stitch(
-        self,
-        *,
-        window: Window = "boxcar",
-        reduce: str = "mean",
-        crop: int | dict[str, int] = 0,
-        fill: complex | None = None,
-    ) -> xr.DataArray:
-        """Put patches back on the map; see :func:`xgeocat.stitch`."""
-        _require_field(self._obj, "stitch")
-        return stitch.stitch(self._obj, window=window, reduce=reduce, crop=crop, fill=fill)
+        return patching.patch(
+            self._obj, size, overlap=overlap, stride=stride, at=at, boundary=boundary
+        )
 
     def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
         """Refuse: a DataArray is no catalog."""
@@ -179,20 +236,11 @@ class DatasetGeocat(_PatchingDoor):
         *,
         overlap: PerDim | None = None,
         stride: PerDim | None = None,
+        at: Sampler | Ints | None = None,
         boundary: Boundary = "shift",
     ) -> xr.Dataset:
         """Cut the field into patches; see :func:`xgeocat.patch`."""
         _require_field(self._obj, "patch")
-        return patching.patch(self._obj, size, overlap=overlap, stride=stride, boundary=boundary)
-
-    def stitch(
-        self,
-        *,
-        window: Window = "boxcar",
-        reduce: str = "mean",
-        crop: int | dict[str, int] = 0,
-        fill: complex | None = None,
-    ) -> xr.Dataset:
-        """Put patches back on the map; see :func:`xgeocat.stitch`."""
-        _require_field(self._obj, "stitch")
-        return stitch.stitch(self._obj, window=window, reduce=reduce, crop=crop, fill=fill)
+        return patching.patch(
+            self._obj, size, overlap=overlap, stride=stride, at=at, boundary=boundary
+        )

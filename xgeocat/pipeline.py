@@ -9,9 +9,13 @@ from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import xarray as xr
+from dask.base import is_dask_collection
 
 from xgeocat.patching.apply import Model, map_patches
+from xgeocat.patching.explain import Explanation, explain
 from xgeocat.patching.patch import PerDim, patch
+from xgeocat.patching.pieces import Reducer
+from xgeocat.patching.samplers import Sampler
 from xgeocat.patching.stitch import stitch
 from xgeocat.patching.tiling import Boundary
 from xgeocat.patching.windows import Window
@@ -46,10 +50,12 @@ class GridSampler:
 
     def __call__(self, cube: Field) -> Field:
         """Cut."""
-        if cube.sizes.get(TIME) == 1 and not (isinstance(self.size, Mapping) and TIME in self.size):
-            cube = cube.isel({TIME: 0})
         return patch(
-            cube, self.size, overlap=self.overlap, stride=self.stride, boundary=self.boundary
+            _without_time(cube, self.size),
+            self.size,
+            overlap=self.overlap,
+            stride=self.stride,
+            boundary=self.boundary,
         )
 
     def describe(self) -> Mapping[str, object]:
@@ -61,6 +67,42 @@ class GridSampler:
             "stride": self.stride,
             "boundary": self.boundary,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class PatchSampler:
+    """Cut patches where a sampler says; see :mod:`xgeocat.samplers` and :func:`xgeocat.patch`.
+
+    A ``time`` dimension of length one is dropped first, as :class:`GridSampler` does.
+    """
+
+    size: PerDim
+    at: Sampler
+    boundary: Boundary = "shift"
+
+    def __call__(self, cube: Field) -> Field:
+        """Cut."""
+        cube = _without_time(cube, self.size)
+        return patch(cube, self.size, at=self.at, boundary=self.boundary)
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe the sampler."""
+        return {
+            "step": "PatchSampler",
+            "size": self.size,
+            "at": describe(self.at),
+            "boundary": self.boundary,
+        }
+
+
+def _without_time(cube: Field, size: PerDim) -> Field:
+    if cube.sizes.get(TIME) == 1 and not (isinstance(size, Mapping) and TIME in size):
+        return cube.isel({TIME: 0})
+    return cube
+
+
+#: Steps that cut patches.
+SAMPLERS = (GridSampler, PatchSampler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +123,7 @@ class ApplyToChips:
     dims: Sequence[str] | None = None
     fill: float | None = None
     skip_empty: bool = False
+    fixed_batch: bool = False
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +142,7 @@ class ApplyToChips:
             dims=self.dims,
             fill=self.fill,
             skip_empty=self.skip_empty,
+            fixed_batch=self.fixed_batch,
         )
 
     def describe(self) -> Mapping[str, object]:
@@ -117,26 +161,35 @@ class Stitch:
     """Put the answers back on the map; see :func:`xgeocat.stitch`."""
 
     window: Window = "boxcar"
-    reduce: str = "mean"
+    reduce: str | Reducer = "mean"
     crop: int | dict[str, int] = field(default=0)
     fill: complex | None = None
+    coverage: bool = False
+    disagreement: bool = False
 
     def __call__(self, patches: Field) -> Field:
         """Stitch."""
         return stitch(
-            patches, window=self.window, reduce=self.reduce, crop=self.crop, fill=self.fill
+            patches,
+            window=self.window,
+            reduce=self.reduce,
+            crop=self.crop,
+            fill=self.fill,
+            coverage=self.coverage,
+            disagreement=self.disagreement,
         )
 
     def describe(self) -> Mapping[str, object]:
         """Describe the step."""
         window = self.window if isinstance(self.window, str) else list(self.window)
-        fill = None if self.fill is None else repr(self.fill)
         return {
             "step": "Stitch",
             "window": window,
-            "reduce": self.reduce,
+            "reduce": self.reduce if isinstance(self.reduce, str) else qualified_name(self.reduce),
             "crop": self.crop,
-            "fill": fill,
+            "fill": None if self.fill is None else repr(self.fill),
+            "coverage": self.coverage,
+            "disagreement": self.disagreement,
         }
 
 
@@ -176,14 +229,14 @@ class Sequential:
     def _require_order(self) -> None:
         cut = False
         for place, step in enumerate(self.steps, start=1):
-            needs = not isinstance(step, GridSampler)
-            if isinstance(step, (GridSampler, ApplyToChips, Stitch)) and cut != needs:
+            needs = not isinstance(step, SAMPLERS)
+            if isinstance(step, (*SAMPLERS, ApplyToChips, Stitch)) and cut != needs:
                 state = "there are no patches" if needs else "there are patches already"
                 raise ValueError(
                     f"{type(step).__name__} comes at place {place}, where {state}. The order is "
                     "GridSampler(size, overlap=...), ApplyToChips(model), Stitch(window=...)."
                 )
-            if isinstance(step, (GridSampler, Stitch)):
+            if isinstance(step, (*SAMPLERS, Stitch)):
                 cut = not cut
 
     def __call__(self, cube: Field) -> Field:
@@ -192,6 +245,10 @@ class Sequential:
         for step in self.steps:
             result = step(result)
         return result
+
+    def explain(self, cube: Field) -> Explanation:
+        """Say what running a field through the steps will take; see :func:`xgeocat.explain`."""
+        return explain(self(cube if is_dask_collection(cube) else cube.chunk()))
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(type(step).__name__ for step in self.steps)})"

@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from xgeocat.catalog import schema
 from xgeocat.domain.bands import Band, describe_bands
 from xgeocat.domain.geoslice import crs_code
-from xgeocat.patching import graph
+from xgeocat.patching import writing
 
 TIME = "time"
 #: One instant in an array of no dimensions, as xarray has it.
@@ -77,7 +77,7 @@ def load_scene(
             resampling=resampling,
             fail_on_error=True,
         )
-        cube = cube.map(lambda var: var.copy(data=graph.with_own_roots(var.data)))
+        cube = cube.map(lambda var: var.copy(data=writing.with_own_roots(var.data)))
         loaded = {band.name: cube[key] for key, band in zip(keys, rasters, strict=True)}
     for band in found:
         if band.is_zarr:

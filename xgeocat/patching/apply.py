@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xgeocat.patching.answergrid import scale_of
+from xgeocat.patching.cut import Windows
 from xgeocat.patching.index import PATCH, patch_index
 from xgeocat.patching.nodata import nodata_of, representable, valid_mask
-from xgeocat.patching.tiling import Array
+from xgeocat.patching.tiling import Array, Ints
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -23,7 +26,11 @@ log = logging.getLogger(__name__)
 #: A model: a batch of patches in, one answer per patch out, the patch dimension first in both.
 Model: TypeAlias = Callable[[Array], Array]
 
+#: Patches, or what cuts them when asked for some.
+Patches: TypeAlias = Array | Windows
+
 BAND = "band"
+FEATURE = "feature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,10 @@ class Batching:
         Whether patches without any valid cell are answered with `fill` instead of by the model.
     fill : float or int
         Answer for such patches.
+    fixed : bool
+        Whether every call gets exactly `size` patches, the last one filled up with copies.
+    nan_allowed : bool
+        Whether nothing but NaN is an answer to patches without NaN.
     """
 
     model: Model
@@ -57,6 +68,8 @@ class Batching:
     nodata: tuple[float | int | None, ...]
     skip_empty: bool
     fill: float | int
+    fixed: bool
+    nan_allowed: bool
 
 
 def map_patches(
@@ -67,6 +80,7 @@ def map_patches(
     dims: Sequence[str] | None = None,
     fill: float | None = None,
     skip_empty: bool = False,
+    fixed_batch: bool = False,
     meta: Array | None = None,
 ) -> xr.DataArray:
     """Map a model over patches, in batches.
@@ -82,15 +96,20 @@ def map_patches(
     batch_size : int, default: 32
         Patches per call, at most.
     dims : sequence of str, optional
-        Names of all dimensions of an answer but the patch dimension. By default: those of the
-        input where the shape is the same, else the tiled dimensions last, and ``band`` for one
-        more before them.
+        Names of all dimensions of an answer but the patch dimension, the tiled ones last. By
+        default: those of the input where the shape is the same, else the tiled dimensions last and
+        ``band`` for one more before them. Tiled dimensions may be k times longer or shorter than
+        those of a patch (a finer or coarser grid), or missing (one answer per patch along them):
+        an answer of shape ``(n,)`` is a vector per patch, along ``feature``.
     fill : number, optional
         Value that means "not known" in the answers: it is declared as their ``nodata``, which
         stitching leaves out and fills with. NaN needs no declaration.
     skip_empty : bool, default: False
         Answer patches that are all NaN or nodata with `fill` (NaN for floats) without running the
         model on them.
+    fixed_batch : bool, default: False
+        Give the model exactly `batch_size` patches in every call, as some compiled models want;
+        the last batch of a chunk is filled up with copies, whose answers are dropped.
     meta : numpy.ndarray, optional
         Array of length 0 with the dtype and the trailing shape of the answers, e.g.
         ``np.empty((0, 3, 256, 256), "float32")``. Without it, a lazy map asks the model once, with
@@ -104,43 +123,48 @@ def map_patches(
     Raises
     ------
     ValueError
-        For a model that returns another number of answers than patches, or another shape than
-        for the batches before; for dims that do not name every dimension; and for
-        ``skip_empty=True`` with integer answers and no `fill`.
+        For a model that returns another number of answers than patches, another shape than for the
+        batches before, or nothing but NaN for a batch without any; for dims that do not name every
+        dimension; and for ``skip_empty=True`` with integer answers and no `fill`.
     TypeError
         For a model that returns no array, or changes its dtype from batch to batch.
     """
     index = patch_index(patches)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: it must be at least 1.")
+    tiled = index.tiling.dims
     variables = _inputs(patches)
-    rest = tuple(d for d in variables[0].dims if d not in (PATCH, *index.tiling.dims))
-    in_dims = (PATCH, *rest, *index.tiling.dims)
+    rest = tuple(d for d in variables[0].dims if d not in (PATCH, *tiled))
+    in_dims = (PATCH, *rest, *tiled)
     arrays = [var.transpose(*in_dims).data for var in variables]
     stacked = isinstance(patches, xr.Dataset)
     shape = (len(arrays),) * stacked + arrays[0].shape[1:]
-    dtype = np.result_type(*arrays)
     lazy = not all(isinstance(a, np.ndarray) for a in arrays)
-    if meta is not None:
-        answer: Answer | None = Answer(meta.shape[1:], meta.dtype)
-    else:
-        answer = probe(model, shape, dtype) if lazy or not arrays[0].shape[0] else None
-    if answer is not None:
-        names = answer_dims(answer.shape, shape, in_dims[1:], stacked, dims, index.tiling.dims)
-        _check_fill(answer.dtype, fill, skip_empty)
-    nodata = tuple(nodata_of(var) for var in variables)
-    batching = Batching(model, batch_size, nodata, skip_empty, np.nan if fill is None else fill)
-    data: Array | da.Array
-    if lazy:
-        from xgeocat.patching import graph
+    answer = None if meta is None else Answer(meta.shape[1:], meta.dtype)
+    if answer is None and (lazy or not arrays[0].shape[0]):
+        answer = probe(model, shape, np.result_type(*arrays), batch_size if fixed_batch else None)
 
-        assert answer is not None
-        data = graph.apply(arrays, batching, stacked, answer)
-    else:
-        data = run_batches(arrays, batching, stacked, answer)
-        names = answer_dims(data.shape[1:], shape, in_dims[1:], stacked, dims, index.tiling.dims)
-        _check_fill(data.dtype, fill, skip_empty)
-    return _label(patches, names, data, fill)
+    def names(answer: Answer) -> tuple[Hashable, ...]:
+        _check_fill(answer.dtype, fill, skip_empty)
+        return answer_dims(answer.shape, shape, in_dims[1:], stacked, dims, tiled)
+
+    batching = Batching(
+        model,
+        batch_size,
+        nodata=tuple(nodata_of(var) for var in variables),
+        skip_empty=skip_empty,
+        fill=np.nan if fill is None else fill,
+        fixed=fixed_batch,
+        nan_allowed=fill is not None and bool(np.isnan(fill)),
+    )
+    if not lazy:
+        made = run_batches(arrays, batching, stacked, answer)
+        return _label(patches, names(Answer(made.shape[1:], made.dtype)), made, fill)
+    assert answer is not None
+    from xgeocat.patching import graph
+
+    named = names(answer)
+    return _label(patches, named, graph.apply(arrays, batching, stacked, answer), fill)
 
 
 def _inputs(patches: xr.DataArray | xr.Dataset) -> list[xr.DataArray]:
@@ -156,18 +180,22 @@ def _inputs(patches: xr.DataArray | xr.Dataset) -> list[xr.DataArray]:
     return variables
 
 
-def probe(model: Model, shape: tuple[int, ...], dtype: np.dtype) -> Answer:
-    """Ask a model for the shape and dtype of its answers, with a batch of no patches."""
-    try:
-        answer = np.asarray(model(np.empty((0, *shape), dtype)))
-        # Of an empty list numpy makes shape (0,), whatever the model makes of patches.
-        if answer.shape[:1] == (0,) and answer.shape[1:][-1:] == shape[-1:]:
-            return Answer(answer.shape[1:], answer.dtype)
-    except Exception as error:
-        # Many models cannot take an empty batch, each in its own way: then one patch decides.
-        log.debug("the model cannot take a batch of no patches: %r", error)
-    answer = np.asarray(model(np.ones((1, *shape), dtype)))
-    _check_length(answer, 1)
+def probe(
+    model: Model, shape: tuple[int, ...], dtype: np.dtype, fixed: int | None = None
+) -> Answer:
+    """Ask a model for the shape and dtype of its answers, with a batch of no patches if it can."""
+    if fixed is None:
+        try:
+            answer = np.asarray(model(np.empty((0, *shape), dtype)))
+            # Of an empty list numpy makes shape (0,), whatever the model makes of patches.
+            if answer.shape[:1] == (0,) and answer.shape[1:][-1:] == shape[-1:]:
+                return Answer(answer.shape[1:], answer.dtype)
+        except Exception as error:
+            # Many models cannot take an empty batch, each in its own way: then one patch decides.
+            log.debug("the model cannot take a batch of no patches: %r", error)
+    n = fixed or 1
+    answer = np.asarray(model(np.ones((n, *shape), dtype)))
+    _check_length(answer, n)
     return Answer(answer.shape[1:], answer.dtype)
 
 
@@ -180,36 +208,56 @@ def answer_dims(
     tiled: tuple[str, ...],
 ) -> tuple[Hashable, ...]:
     """Name the dimensions of one answer; see :func:`map_patches`."""
-    tail = given[len(given) - len(tiled) :]
-    if answer[len(answer) - len(tiled) :] != tail:
-        raise ValueError(
-            f"The model was given patches of shape {given} and answered with {answer}: the last "
-            f"{len(tiled)} dims must stay {tail} ({', '.join(tiled)}). Make it return the grid it "
-            "is given."
-        )
+    size = dict(zip(tiled, given[len(given) - len(tiled) :], strict=True))
     if dims is not None:
-        if PATCH in dims or len(set(dims)) != len(dims):
+        if PATCH in dims or len(set(dims)) != len(dims) or len(dims) != len(answer):
             raise ValueError(
-                f"dims={tuple(dims)} must name all dimensions of an answer, each once, without "
-                f"{PATCH!r}."
+                f"dims={tuple(dims)} must name all {len(answer)} dims of an answer of shape "
+                f"{answer}, each once, without {PATCH!r}."
             )
-        if len(dims) != len(answer) or tuple(dims[len(dims) - len(tiled) :]) != tiled:
+        kept = tuple(d for d in tiled if d in dims)
+        if tuple(dims[len(dims) - len(kept) :]) != kept:
             raise ValueError(
-                f"dims={tuple(dims)} must name all dimensions of an answer of shape {answer}, "
-                f"the tiled {tiled} last, without {PATCH!r}."
+                f"dims={tuple(dims)}: the tiled dims {kept} come last, in this order. Make the "
+                "model move its axes, or name them otherwise."
             )
         return tuple(dims)
     if answer == given:
         return ((BAND,) if stacked else ()) + in_dims
     if stacked and answer == given[1:]:
         return in_dims
-    extra = len(answer) - len(tiled)
+    kept = _kept_dims(answer, size)
+    extra = len(answer) - len(kept)
+    if not kept and extra <= 1:
+        return (FEATURE,) * extra
+    if not kept:
+        raise ValueError(
+            f"The model was given patches of shape {given} and answered with {answer}: its last "
+            f"{len(tiled)} dims are neither {tuple(size.values())} nor a grid k times finer or "
+            "coarser. Make it return the grid it is given, or name the dims of its answers: "
+            f"map(model, dims={(BAND, *tiled)})."
+        )
     if extra > 1:
         raise ValueError(
-            f"The model answered with shape {answer}, which has {extra} dims before {tiled}. Name "
+            f"The model answered with shape {answer}, which has {extra} dims before {kept}. Name "
             "them: map(model, dims=('head', 'band', 'y', 'x'))."
         )
-    return (BAND,) * extra + tiled
+    return (BAND,) * extra + kept
+
+
+def _kept_dims(answer: tuple[int, ...], size: Mapping[str, int]) -> tuple[str, ...]:
+    """Tiled dims that an answer ends with: all of them, finer or coarser, or the last ones."""
+    tiled = tuple(size)
+    for first in range(len(tiled)):
+        kept = tiled[first:]
+        ends = answer[len(answer) - len(kept) :]
+        if len(ends) < len(kept):
+            continue
+        scales = {scale_of(size[dim], n) for dim, n in zip(kept, ends, strict=True)}
+        if scales == {Fraction(1)} or (first == 0 and len(scales) == 1 and None not in scales):
+            # One number a patch is a vector of length one, rather than a grid of one cell.
+            return kept
+    return ()
 
 
 def _check_fill(dtype: np.dtype, fill: float | None, skip_empty: bool) -> None:
@@ -224,14 +272,14 @@ def _check_fill(dtype: np.dtype, fill: float | None, skip_empty: bool) -> None:
 
 
 def run_batches(
-    arrays: Sequence[Array], batching: Batching, stacked: bool, answer: Answer | None = None
+    arrays: Sequence[Patches], batching: Batching, stacked: bool, answer: Answer | None = None
 ) -> Array:
-    """Run a model over patches in memory.
+    """Run a model over patches.
 
     Parameters
     ----------
-    arrays : sequence of numpy.ndarray
-        Shape ``(patch, ...)`` each: the bands of a Dataset, or one array.
+    arrays : sequence of numpy.ndarray or Windows
+        Shape ``(patch, ...)`` each: the bands of a Dataset, or one array; or what cuts them.
     batching : Batching
         The model and how it is fed.
     stacked : bool
@@ -244,43 +292,78 @@ def run_batches(
     numpy.ndarray
         Shape ``(patch, *answer)``.
     """
-    n = arrays[0].shape[0]
-    run = _worth_running(arrays, batching)
-    out: Array | None = None
-    if answer is not None:
+    n = len(arrays[0])
+    chosen = np.flatnonzero(_worth_running(arrays, batching))
+    out = None if answer is None else np.empty((n, *answer.shape), answer.dtype)
+    if out is None and not len(chosen):
+        one = _batch(arrays, slice(0, 0), stacked)
+        fixed = batching.size if batching.fixed else None
+        answer = probe(batching.model, one.shape[1:], one.dtype, fixed)
         out = np.empty((n, *answer.shape), answer.dtype)
-    elif not run.any():
-        stack = np.empty((0, *((len(arrays),) * stacked), *arrays[0].shape[1:]))
-        answer = probe(batching.model, stack.shape[1:], np.result_type(*arrays))
-        out = np.empty((n, *answer.shape), answer.dtype)
-    chosen = np.flatnonzero(run)
     for first in range(0, len(chosen), batching.size):
         at = chosen[first : first + batching.size]
         pick = slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at
-        given = np.stack([a[pick] for a in arrays], axis=1) if stacked else arrays[0][pick].copy()
-        result = np.asarray(batching.model(given))
-        _check_length(result, len(at))
+        result = _ask(_batch(arrays, pick, stacked), batching)
         if out is None:
             out = np.empty((n, *result.shape[1:]), result.dtype)
         _check_same(result, out)
+        _refuse_nothing_but_nan(result, arrays, pick, batching)
         out[pick] = result
     assert out is not None
-    if not run.all():
+    if len(chosen) < n:
         _check_fill(out.dtype, None if np.isnan(batching.fill) else batching.fill, True)
-        out[~run] = batching.fill
+        out[np.setdiff1d(np.arange(n), chosen)] = batching.fill
     return out
 
 
-def _worth_running(arrays: Sequence[Array], batching: Batching) -> NDArray[np.bool_]:
-    n = arrays[0].shape[0]
+def _batch(arrays: Sequence[Patches], pick: slice | Ints, stacked: bool) -> Array:
+    """Patches for one call of the model, which may write into them."""
+    if stacked:
+        return np.stack([a[pick] for a in arrays], axis=1)
+    return arrays[0][pick].copy() if isinstance(arrays[0], np.ndarray) else arrays[0][pick]
+
+
+def _ask(batch: Array, batching: Batching) -> Array:
+    """Run the model on one batch, filled up to its fixed size where it has one."""
+    n = len(batch)
+    missing = batching.size - n if batching.fixed else 0
+    if missing:
+        batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+    result = np.asarray(batching.model(batch))
+    _check_length(result, n + missing)
+    return result[:n]
+
+
+def _refuse_nothing_but_nan(
+    result: Array, arrays: Sequence[Patches], pick: slice | Ints, batching: Batching
+) -> None:
+    """Refuse answers that are all NaN to patches that are all known, and not all the same."""
+    if batching.nan_allowed or result.dtype.kind not in "fc" or not result.size:
+        return
+    if not (np.isnan(result.flat[0]) and np.isnan(result).all()):
+        return
+    given = [a[pick] for a in arrays]
+    known = all(valid_mask(a, n) is None for a, n in zip(given, batching.nodata, strict=True))
+    if known and any(a.min() < a.max() for a in given if a.dtype.kind != "c"):
+        raise ValueError(
+            f"The model answered NaN in every cell of a batch of {len(result)} patches that hold "
+            "no NaN or nodata themselves. Check the model, e.g. how it normalises; if such answers "
+            "are right, say so: map(..., fill=np.nan)."
+        )
+
+
+def _worth_running(arrays: Sequence[Patches], batching: Batching) -> NDArray[np.bool_]:
+    """Which patches the model is asked about: all, or those with any valid cell."""
+    n = len(arrays[0])
     if not batching.skip_empty:
         return np.ones(n, bool)
     run = np.zeros(n, bool)
     for array, nodata in zip(arrays, batching.nodata, strict=True):
-        valid = valid_mask(array, nodata)
-        if valid is None:
-            return np.ones(n, bool)
-        run |= valid.reshape(n, -1).any(axis=1)
+        for first in range(0, n, batching.size):
+            some = slice(first, first + batching.size)
+            patches = array[some]
+            valid = valid_mask(patches, nodata)
+            run[some] |= True if valid is None else valid.reshape(len(patches), -1).any(axis=1)
     return run
 
 

@@ -1,34 +1,36 @@
-"""Fold and finish: the arithmetic of stitching, on plain arrays.
+"""Fold: from the answers of patches to one finished block of the field, on plain arrays.
 
-A group of patches is folded into a small partial result for each output block that it reaches;
-a block sums up its partials, divides by the weights, and is done. Nothing here knows dask.
+All answers that reach a block meet here, and are folded in one order: by where their patches start,
+row-major. So no result depends on how the field is chunked, nor on the order of the patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xgeocat.patching.nodata import valid_mask
-from xgeocat.patching.reducers import Piece, Reducer, State, reducer, round_half_up
-from xgeocat.patching.tiling import (
-    Array,
-    Box,
-    Ints,
-    Region,
-    Tiling,
-    box_between,
-    interiors,
-    is_product,
+from xgeocat.patching.pieces import (
+    Piece,
+    Reducer,
+    State,
+    add_weighted,
+    outer,
+    round_half_up,
 )
+from xgeocat.patching.tiling import Array, Box, Ints, Region, Tiling, box_between, depth, interiors
 from xgeocat.patching.windows import Window, weights
 
-#: Up to so many partials a block is finished piece by piece; more are merged into one state.
-FEW = 8
+#: A block of the field: its first and its past-the-last cell.
+Bounds = tuple[tuple[int, ...], tuple[int, ...]]
+Weights = NDArray[np.float64]
+
+#: Rows finished at a time, so that what finishing needs stays in cache.
+ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class Blend:
 
     Parameters
     ----------
-    reduce : str
-        Name of the reducer.
+    reducer : Reducer
+        What is done with the answers that reach a cell.
     window : str or (str, float)
         Blending window.
     crop : tuple of int
@@ -47,77 +49,114 @@ class Blend:
         Dtype of the answers.
     nodata : float or int or None
         Answers of this value do not count (NaN never counts).
-    fill : float or int or complex
-        Value of cells that no answer reached.
+    fill : float or int or complex or None
+        Value of cells that no answer reached; None where there are none.
+    regular : bool
+        Whether the patches of the whole field are every combination of some positions a dimension,
+        each once: then sums of weights are products of one vector a dimension.
+    rest : int
+        Number of dimensions that ride along, between the patch dimension and the tiled ones.
     """
 
-    reduce: str
+    reducer: Reducer
     window: Window
     crop: tuple[int, ...]
     dtype: np.dtype
     nodata: float | int | None
-    fill: complex
+    fill: complex | None
+    regular: bool
+    rest: int
 
     @property
-    def precision(self) -> type[np.floating]:
-        """What weights are summed in: one precision above the answers."""
-        wide = self.dtype.itemsize >= (16 if self.dtype.kind == "c" else 8)
-        return np.longdouble if wide and self.dtype.kind in "fc" else np.float64
-
-    @property
-    def reducer(self) -> Reducer:
-        """The reducer for these answers."""
-        return reducer(self.reduce, self.dtype)
+    def result(self) -> np.dtype:
+        """Dtype of the field."""
+        return self.reducer.dtype(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
-    """What one group of patches contributes to one block.
+class Part:
+    """What one patch answers for in one block.
 
     Parameters
     ----------
+    start : tuple of int
+        First cell of the patch in the field.
+    number : int
+        Number of the patch; decides between patches of one start.
     at : tuple of slice
-        The box of the block that it reaches.
-    state : tuple of numpy.ndarray
-        A reducer's state over the box.
-    weight : numpy.ndarray or tuple of numpy.ndarray
-        Sum of the weights over the box; one vector a dimension where it is their outer product,
-        as it is for a full grid of patches without gaps.
+        The cells of the field that it answers for.
+    values : numpy.ndarray
+        Shape ``(..., *at)``: the answers.
     """
 
+    start: tuple[int, ...]
+    number: int
     at: Box
-    state: State
-    weight: NDArray[np.floating] | tuple[NDArray[np.floating], ...]
+    values: Array
 
-    def within(self, box: Box) -> tuple[State, NDArray[np.floating]]:
-        """State and weight over a part of the box, as views where they can be."""
-        part = tuple(
-            slice(b.start - a.start, b.stop - a.start) for a, b in zip(self.at, box, strict=True)
-        )
-        region: Region = (..., *part)
-        state = tuple(array[region] for array in self.state)
-        if isinstance(self.weight, tuple):
-            return state, outer([w[p] for w, p in zip(self.weight, part, strict=True)])
-        return state, self.weight[region]
+
+def parts(
+    answers: Array, starts: Ints, first: int, bounds: Bounds, tiling: Tiling, blend: Blend
+) -> list[Part]:
+    """Find the parts of a group of patches that reach a block, as views.
+
+    Parameters
+    ----------
+    answers : numpy.ndarray
+        Shape ``(patch, ..., *size)``; tiled dimensions of length one may be missing.
+    starts : numpy.ndarray
+        Shape ``(patch, dim)``: first cell of each patch in the field.
+    first : int
+        Number of the first of them.
+    bounds : (tuple of int, tuple of int)
+        First and past-the-last cell of the block in the field.
+    tiling : Tiling
+        The tiling of the whole field.
+    blend : Blend
+        How answers become one.
+    """
+    lo, hi = interiors(starts, tiling, blend.crop)
+    lo, hi = np.maximum(lo, bounds[0]), np.minimum(hi, bounds[1])
+    found = []
+    answers = answers.reshape(*answers.shape[: blend.rest + 1], *tiling.size)
+    for i in np.flatnonzero((lo < hi).all(axis=1)).tolist():
+        within: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
+        start = tuple(starts[i].tolist())
+        found.append(Part(start, first + i, box_between(lo[i], hi[i]), answers[i][within]))
+    return found
+
+
+def edges(
+    answers: Array,
+    starts: Ints,
+    first: int,
+    blocks: Mapping[tuple[int, ...], Bounds],
+    tiling: Tiling,
+    blend: Blend,
+) -> dict[tuple[int, ...], list[Part]]:
+    """Copy what a group of patches contributes to each of several blocks."""
+    return {
+        block: [
+            Part(part.start, part.number, part.at, part.values.copy())
+            for part in parts(answers, starts, first, bounds, tiling, blend)
+        ]
+        for block, bounds in blocks.items()
+    }
 
 
 def fold(
-    patches: Array,
-    starts: Ints,
-    block: tuple[Sequence[int], Sequence[int]],
-    tiling: Tiling,
-    blend: Blend,
-) -> Partial:
-    """Fold a group of patches into what they contribute to one output block.
+    found: Sequence[Part], bounds: Bounds, rest: tuple[int, ...], tiling: Tiling, blend: Blend
+) -> Array:
+    """Make one block of the field of all the parts that reach it.
 
     Parameters
     ----------
-    patches : numpy.ndarray
-        Shape ``(patch, ..., *size)``.
-    starts : numpy.ndarray
-        Shape ``(patch, dim)``: first cell of each patch in the field.
-    block : (sequence of int, sequence of int)
+    found : sequence of Part
+        In any order.
+    bounds : (tuple of int, tuple of int)
         First and past-the-last cell of the block in the field.
+    rest : tuple of int
+        Lengths of the dimensions that ride along.
     tiling : Tiling
         The tiling of the whole field.
     blend : Blend
@@ -125,164 +164,138 @@ def fold(
 
     Returns
     -------
-    Partial
-        Over the smallest box of the block that the patches reach.
-    """
-    n = len(tiling.dims)
-    first, last = interiors(starts, tiling, blend.crop)
-    lo, hi = np.maximum(first, block[0]), np.minimum(last, block[1])
-    here = np.flatnonzero((lo < hi).all(axis=1))
-    rest = patches.shape[1 : patches.ndim - n]
-    if not len(here):
-        nothing = blend.reducer.init((*rest, *(0,) * n), blend.dtype)
-        return Partial((slice(0, 0),) * n, nothing, (np.zeros(0),) * n)
-    corner, far = lo[here].min(axis=0), hi[here].max(axis=0)
-    box = tuple((far - corner).tolist())
-    axes = [weights(blend.window, size).astype(blend.precision) for size in tiling.size]
-    window = outer(axes)
-    valid = valid_mask(patches, blend.nodata)
-    separable = valid is None and is_product(starts[here])
-    how = blend.reducer
-    state = how.init((*rest, *box), blend.dtype)
-    planes = (0,) if separable else (*((1,) * len(rest) if valid is None else rest), *box)
-    total = np.zeros(planes, blend.precision)
-    ranks = np.ravel_multi_index(tuple(starts.T), tiling.shape)
-    for i in here.tolist():
-        within: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
-        region: Region = (..., *box_between(lo[i] - corner, hi[i] - corner))
-        weight = window[within]
-        mask = None if valid is None else valid[i][within]
-        how.fold(state, region, Piece(patches[i][within], weight, mask, int(ranks[i])))
-        if not separable:
-            total[region] += weight if mask is None else weight * mask
-    at = box_between(corner - block[0], far - block[0])
-    if separable:
-        return Partial(at, state, _axis_weights(axes, starts[here], lo[here], hi[here]))
-    return Partial(at, state, total)
-
-
-def fold_edges(
-    patches: Array,
-    starts: Ints,
-    blocks: Mapping[tuple[int, ...], tuple[Sequence[int], Sequence[int]]],
-    tiling: Tiling,
-    blend: Blend,
-) -> dict[tuple[int, ...], Partial]:
-    """Fold a group of patches into what they contribute to each of several blocks."""
-    return {block: fold(patches, starts, bounds, tiling, blend) for block, bounds in blocks.items()}
-
-
-def outer(vectors: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
-    """Outer product of one vector a dimension."""
-    out = vectors[0]
-    for vector in vectors[1:]:
-        out = out[..., None] * vector
-    return out
-
-
-def _axis_weights(
-    axes: Sequence[NDArray[np.floating]], starts: Ints, lo: Ints, hi: Ints
-) -> tuple[NDArray[np.floating], ...]:
-    """Weight sums of a full grid of patches, which factor into one vector a dimension."""
-    sums = []
-    for axis, window in enumerate(axes):
-        corner = lo[:, axis].min()
-        total = np.zeros(hi[:, axis].max() - corner, window.dtype)
-        _, once = np.unique(starts[:, axis], return_index=True)
-        for i in once:
-            start, a, b = starts[i, axis], lo[i, axis], hi[i, axis]
-            total[a - corner : b - corner] += window[a - start : b - start]
-        sums.append(total)
-    return tuple(sums)
-
-
-def finish(partials: Sequence[Partial], shape: tuple[int, ...], blend: Blend) -> Array:
-    """Make one output block of its partials: merge, divide by the weights, fill what none reached.
-
-    The partials of a regular grid overlap in thin strips only. So the block is finished box by box
-    between their edges, and most of it straight from the one partial that reaches it.
-
-    Parameters
-    ----------
-    partials : sequence of Partial
-        In a fixed order, so that sums come out the same every time. They are left as they are.
-    shape : tuple of int
-        Shape of the block, ``(..., *box)``.
-    blend : Blend
-        How answers become one.
-
-    Returns
-    -------
     numpy.ndarray
-        The block, in its final dtype.
+        Shape ``(..., *block)``, dtype ``blend.result``.
     """
-    dtype = blend.reducer.dtype(blend.dtype)
-    out = np.empty(shape, dtype)
-    if not partials:
-        out[...] = blend.fill
+    how = blend.reducer
+    box = tuple(map(slice, *bounds))
+    shape = tuple(s.stop - s.start for s in box)
+    out = np.empty((*how.rest(rest), *shape), blend.result)
+    ordered = sorted(found, key=lambda part: (part.start, part.number))
+    if not ordered or not out.size:
+        out[...] = 0 if blend.fill is None else blend.fill
         return out
-    n = len(partials[0].at)
-    for box in _boxes(partials, shape[len(shape) - n :]):
-        reaching = [p for p in partials if _holds(p.at, box)] if len(partials) <= FEW else partials
-        region: Region = (..., *box)
-        _finish_box(reaching, box, out[region], blend)
+    windows, totals = _windows(ordered, box, tiling, blend)
+    masks = [valid_mask(part.values, blend.nodata) for part in ordered]
+    state = how.init((*rest, *shape), blend.dtype, _depth(ordered, box))
+    arrived = None
+    if not blend.regular or any(mask is not None for mask in masks):
+        arrived = _Arrived.nothing(rest, shape, masks)
+    for part, window, mask in zip(ordered, windows, masks, strict=True):
+        piece = Piece(part.values, window, mask)
+        at: Region = (..., *_relative(part.at, box))
+        how.fold(state, at, piece)
+        if arrived is not None:
+            arrived.add(at, piece)
+    weight, reached = _reached(totals, arrived, how.relative and blend.regular)
+    if reached is not None and reached.ndim > out.ndim:
+        reached = np.logical_and.reduce(reached, axis=0)
+    _finish(out, state, weight, reached, blend)
     return out
 
 
-def _boxes(partials: Sequence[Partial], shape: tuple[int, ...]) -> Iterator[Box]:
-    """Boxes between the edges of the partials; each partial holds a box wholly or not at all."""
-    if len(partials) > FEW:
-        yield tuple(slice(0, n) for n in shape)
-        return
-    cuts = [
-        sorted({0, n, *(e for p in partials for e in (p.at[axis].start, p.at[axis].stop))})
-        for axis, n in enumerate(shape)
+def _reached(
+    totals: Sequence[Weights], arrived: _Arrived | None, relative: bool
+) -> tuple[Weights, NDArray[np.bool_] | None]:
+    """Weight at each cell, and which cells any answer reached: None for all of them."""
+    if arrived is not None:
+        reached = arrived.weight > 0
+        weight = arrived.of_one() if relative else arrived.weight
+        return weight, None if reached.all() else reached
+    weight = np.ones(()) if relative else outer(totals)
+    everywhere = all(total.min() > 0 for total in totals)
+    return weight, None if everywhere else outer([total > 0 for total in totals])
+
+
+@dataclass(slots=True)
+class _Arrived:
+    """Weight that arrived at each cell, where it is not the same product everywhere."""
+
+    weight: Weights
+    complete: NDArray[np.bool_]
+
+    @classmethod
+    def nothing(
+        cls,
+        rest: tuple[int, ...],
+        shape: tuple[int, ...],
+        masks: Sequence[NDArray[np.bool_] | None],
+    ) -> Self:
+        planes = rest if any(mask is not None for mask in masks) else (1,) * len(rest)
+        return cls(np.zeros((*planes, *shape)), np.ones((*planes, *shape), bool))
+
+    def add(self, at: Region, piece: Piece) -> None:
+        weight = self.weight[at]
+        mask = np.broadcast_to(True, weight.shape) if piece.valid is None else piece.valid
+        add_weighted(weight, mask, piece.window)
+        if piece.valid is not None:
+            self.complete[at] &= piece.valid
+
+    def of_one(self) -> Weights:
+        """Weights that sum to exactly one where no answer is missing."""
+        return np.where(self.complete & (self.weight > 0), 1.0, self.weight)
+
+
+def _relative(at: Box, box: Box) -> Box:
+    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(at, box, strict=True))
+
+
+def _windows(
+    ordered: Sequence[Part], box: Box, tiling: Tiling, blend: Blend
+) -> tuple[list[tuple[Weights, ...]], list[Weights]]:
+    """Weights of each part, one vector a dimension, and their sums over the block."""
+    window = blend.reducer.window or blend.window
+    per_axis: list[dict[int, Weights]] = []
+    totals = []
+    for axis, size in enumerate(tiling.size):
+        whole = weights(window, size)
+        total = np.zeros(box[axis].stop - box[axis].start)
+        once = {part.start[axis]: part.at[axis] for part in ordered}
+        own = {}
+        for start, at in sorted(once.items()):
+            own[start] = whole[at.start - start : at.stop - start]
+            total[at.start - box[axis].start : at.stop - box[axis].start] += own[start]
+        if blend.reducer.relative and blend.regular:
+            for start, at in once.items():
+                own[start] = (
+                    own[start] / total[at.start - box[axis].start : at.stop - box[axis].start]
+                )
+        per_axis.append(own)
+        totals.append(total)
+    found = [
+        tuple(own[start] for own, start in zip(per_axis, part.start, strict=True))
+        for part in ordered
     ]
-    yield from product(*([slice(a, b) for a, b in pairwise(c)] for c in cuts))
+    return found, totals
 
 
-def _holds(one: Box, other: Box) -> bool:
-    return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(one, other, strict=True))
+def _depth(ordered: Sequence[Part], box: Box) -> int:
+    lo = np.array([[s.start for s in part.at] for part in ordered], np.int64)
+    hi = np.array([[s.stop for s in part.at] for part in ordered], np.int64)
+    origin = np.array([s.start for s in box])
+    return depth(lo - origin, hi - origin, [s.stop - s.start for s in box])
 
 
-def _finish_box(partials: Sequence[Partial], box: Box, out: Array, blend: Blend) -> None:
-    how = blend.reducer
-    if not partials:
-        out[...] = blend.fill
-        return
-    if len(partials) == 1 and _holds(partials[0].at, box):
-        state, weight = partials[0].within(box)
-    else:
-        state, weight = _merged(partials, box, out.shape, blend)
-    reached = None if weight.min(initial=1) > 0 else np.broadcast_to(weight > 0, out.shape)
-    values = how.finish(state, weight)
-    if out.dtype.kind in "iub" and values.dtype.kind == "f":
-        values = round_half_up(values if reached is None else np.where(reached, values, 0))
-    if reached is None:
-        np.copyto(out, values, casting="unsafe")
-    else:
-        out[...] = blend.fill
-        np.copyto(out, values, casting="unsafe", where=reached)
-
-
-def _merged(
-    partials: Sequence[Partial], box: Box, shape: tuple[int, ...], blend: Blend
-) -> tuple[State, NDArray[np.floating]]:
-    """Merge the parts of some partials over a box into one state."""
-    state = blend.reducer.init(shape, blend.dtype)
-    weight = np.zeros(shape, blend.precision)
-    for partial in partials:
-        common = tuple(
-            slice(max(a.start, b.start), min(a.stop, b.stop))
-            for a, b in zip(partial.at, box, strict=True)
+def _finish(
+    out: Array,
+    state: State,
+    weight: Weights,
+    reached: NDArray[np.bool_] | None,
+    blend: Blend,
+) -> None:
+    """Finish a block, some rows at a time, so that what is between stays in cache."""
+    axis = -1 if len(blend.crop) == 1 else -2
+    for row in range(0, out.shape[axis], ROWS):
+        rows: Region = (..., slice(row, row + ROWS), *(slice(None),) * (-axis - 1))
+        part = out[rows]
+        at = None if reached is None else np.broadcast_to(reached, out.shape)[rows]
+        values = blend.reducer.finish(
+            tuple(array[rows] for array in state), weight if weight.ndim == 0 else weight[rows]
         )
-        if any(s.stop <= s.start for s in common):
-            continue
-        theirs, their_weight = partial.within(common)
-        at: Region = (
-            ...,
-            *(slice(c.start - b.start, c.stop - b.start) for c, b in zip(common, box, strict=True)),
-        )
-        blend.reducer.merge(state, theirs, at, (weight[at], their_weight))
-        weight[at] += their_weight
-    return state, weight
+        if out.dtype.kind in "iub" and values.dtype.kind == "f":
+            values = round_half_up(values if at is None else np.where(at, values, 0))
+        if at is None:
+            np.copyto(part, values, casting="unsafe")
+        else:
+            part[...] = blend.fill
+            np.copyto(part, values, casting="unsafe", where=at)

@@ -7,44 +7,48 @@ reach the corner, and not the blocks around it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
-from typing import Protocol, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import List, Task, TaskRef, convert_legacy_graph
-from dask.base import compute_as_if_collection, tokenize
-from dask.highlevelgraph import HighLevelGraph
+from dask._task_spec import List, Task, TaskRef
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import DaskCollection, Key
 
 from xgeocat.patching.apply import Answer, Batching, run_batches
-from xgeocat.patching.fold import Blend, Partial, finish, fold, fold_edges
-from xgeocat.patching.patch import cut as cut_blocks
+from xgeocat.patching.cut import Windows
+from xgeocat.patching.cut import cut as cut_blocks
+from xgeocat.patching.explain import FACTS
+from xgeocat.patching.fold import Blend, Bounds, Part, edges, fold, parts
 from xgeocat.patching.selectable import Selectable, Selection, is_whole, outer_getitem
-from xgeocat.patching.tiling import Array, Ints, Tiling, interiors
+from xgeocat.patching.tiling import Array, Ints, Tiling, distinct, interiors
 
 Tasks: TypeAlias = dict[Key, Task]
-#: Number of a block along each dimension, and its first and past-the-last cell.
+#: Number of a block along each dimension.
 Block: TypeAlias = tuple[int, ...]
-Bounds: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
-#: Starts of a chunk of patches, and the blocks that they reach.
-Reach: TypeAlias = tuple[Ints, list[Block]]
+#: Starts of a chunk of patches, the number of the first, and the blocks that they reach.
+Reach: TypeAlias = tuple[Ints, int, list[Block]]
 
 #: Patches per task where their order follows no blocks.
 SCATTERED = 64
 
 
-class Target(Protocol):
-    """What blocks are written to."""
-
-    def __setitem__(self, region: tuple[slice, ...], values: Array) -> None: ...
-
-
-def _graph(name: str, tasks: Tasks, sources: Sequence[da.Array]) -> HighLevelGraph:
+def graph_of(
+    name: str, tasks: Tasks, sources: Sequence[da.Array], facts: Mapping[str, int] | None = None
+) -> HighLevelGraph:
+    """Put tasks upon the graphs of their sources, with what is to be told of them."""
     # dask's own array does not match dask's own protocol, to a type checker.
-    dependencies = cast("Sequence[DaskCollection]", sources)
-    return HighLevelGraph.from_collections(name, tasks, dependencies=dependencies)
+    below = HighLevelGraph.merge(*(cast("DaskCollection", s).__dask_graph__() for s in sources))
+    layer = MaterializedLayer(tasks, collection_annotations={FACTS: facts} if facts else None)
+    return HighLevelGraph(
+        {**below.layers, name: layer}, {**below.dependencies, name: {s.name for s in sources}}
+    )
 
 
 def _edges(chunks: tuple[int, ...]) -> Ints:
@@ -54,19 +58,83 @@ def _edges(chunks: tuple[int, ...]) -> Ints:
 # --- cut ------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """How lazy patches are cut of a dask array.
+
+    Parameters
+    ----------
+    source : dask.array.Array
+        Shape ``(..., *tiling.shape)``.
+    starts : numpy.ndarray
+        Shape ``(patch, dim)``.
+    tiling : Tiling
+        The tiling of the source.
+    """
+
+    source: da.Array
+    starts: Ints
+    tiling: Tiling
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the patches."""
+        return self.source.dtype
+
+    @cached_property
+    def groups(self) -> list[Ints]:
+        """Starts of the patches of each chunk."""
+        return list(_groups(self.starts, self.tiling))
+
+    @cached_property
+    def edges(self) -> list[Ints]:
+        """Edges of the source's chunks along the tiled dimensions."""
+        n = len(self.tiling.dims)
+        return [_edges(chunks) for chunks in self.source.chunks[self.source.ndim - n :]]
+
+    def arguments(
+        self, group: Ints, rest: Block
+    ) -> tuple[List, Ints, Ints, tuple[int, ...], tuple[int, ...]]:
+        """What cutting a group of patches takes, for one chunk of the other dimensions."""
+        blocks, origins = _blocks_met(group, self.tiling, self.edges)
+        refs = List(*(TaskRef((self.source.name, *rest, *block)) for block in blocks))
+        return refs, origins, group, self.tiling.size, self.tiling.shape
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What cutting takes: see :class:`xgeocat.patching.explain.Explanation`."""
+        met = {block for g in self.groups for block in _blocks_met(g, self.tiling, self.edges)[0]}
+        item = self.source.dtype.itemsize
+        others = math.prod(self.source.shape[: self.source.ndim - len(self.edges)])
+        cells = [
+            math.prod(int(e[i + 1] - e[i]) for e, i in zip(self.edges, block, strict=True))
+            for block in met
+        ]
+        return {
+            "patches": len(self.starts),
+            "distinct": distinct(self.starts, self.tiling.shape),
+            "read": sum(cells) * others * item,
+            "working": 2 * max(cells, default=0) * others * item,
+        }
+
+
 def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
     """Cut patches from a dask array ``(..., *shape)``: a lazy ``(patch, ..., *size)``."""
     n = len(tiling.dims)
     name = f"patch-{tokenize(source.name, starts, tiling)}"
-    edges = [_edges(chunks) for chunks in source.chunks[source.ndim - n :]]
-    groups = list(_groups(starts, tiling))
+    made = Cut(source, starts, tiling)
+    chunks = (
+        tuple(len(g) for g in made.groups) or (0,),
+        *source.chunks[: source.ndim - n],
+        *((size,) for size in tiling.size),
+    )
+    if not made.groups:
+        return da.zeros(tuple(map(sum, chunks)), dtype=source.dtype, chunks=chunks)
     tasks: Tasks = {}
-    for number, group in enumerate(groups):
-        blocks, origins = _blocks_met(group, tiling, edges)
+    for number, group in enumerate(made.groups):
         for rest in product(*map(range, source.numblocks[: source.ndim - n])):
             key: Key = (name, number, *rest, *(0,) * n)
-            refs = List(*(TaskRef((source.name, *rest, *block)) for block in blocks))
-            tasks[key] = Task(key, cut_blocks, refs, origins, group, tiling.size, tiling.shape)
+            tasks[key] = Task(key, cut_blocks, *made.arguments(group, rest))
 
     def select(selection: Selection) -> da.Array | None:
         which, rest, tiled = selection[0], selection[1 : source.ndim - n + 1], selection[-n:]
@@ -76,15 +144,8 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
             return da.Array.__getitem__(cut(source[(*rest, ...)], starts[[which]], tiling), 0)
         return cut(source[(*rest, ...)], starts[which], tiling)
 
-    chunks = (
-        tuple(len(g) for g in groups) or (0,),
-        *source.chunks[: source.ndim - n],
-        *((size,) for size in tiling.size),
-    )
-    if not groups:
-        return da.zeros(tuple(map(sum, chunks)), dtype=source.dtype, chunks=chunks)
-    patches = da.Array(_graph(name, tasks, [source]), name, chunks, dtype=source.dtype)
-    return Selectable.wrap(patches, select)
+    patches = da.Array(graph_of(name, tasks, [source], made.facts), name, chunks, source.dtype)
+    return Selectable.wrap(patches, select, made)
 
 
 def _groups(starts: Ints, tiling: Tiling) -> Iterator[Ints]:
@@ -105,7 +166,7 @@ def _blocks_met(
     stops = np.minimum(starts + np.asarray(tiling.size), np.asarray(tiling.shape))
     per_axis = [
         np.arange(
-            np.searchsorted(e, starts[:, axis].min(), side="right") - 1,
+            max(np.searchsorted(e, starts[:, axis].min(), side="right") - 1, 0),
             np.searchsorted(e, stops[:, axis].max(), side="left"),
         )
         for axis, e in enumerate(edges)
@@ -126,18 +187,22 @@ def _blocks_met(
 def apply(
     arrays: Sequence[da.Array], batching: Batching, stacked: bool, answer: Answer
 ) -> da.Array:
-    """Run a model over lazy patches ``(patch, ...)``: a lazy ``(patch, *answer)``."""
-    first = da.asarray(arrays[0])
+    """Run a model over lazy patches ``(patch, ...)``: a lazy ``(patch, *answer)``.
+
+    Patches that were cut of dask arrays and not touched since are cut in the task that runs the
+    model on them, batch by batch, so they never exist all at once.
+    """
+    arrays = [da.asarray(a) for a in arrays]
+    first = next((a for a in arrays if isinstance(a, Selectable)), arrays[0])
     wanted = (first.chunks[0], *((n,) for n in first.shape[1:]))
-    inputs = [
-        a if getattr(a, "chunks", None) == wanted else da.asarray(a).rechunk(wanted) for a in arrays
-    ]
-    name = f"apply-{tokenize([a.name for a in inputs], batching, stacked, answer)}"
+    inputs = [_input(a, wanted) for a in arrays]
+    sources = [cut.source if isinstance(cut, Cut) else cut for cut in inputs]
+    name = f"apply-{tokenize([a.name for a in arrays], batching, stacked, answer)}"
     tasks: Tasks = {}
     for number in range(len(wanted[0])):
         key: Key = (name, number, *(0,) * len(answer.shape))
-        refs = List(*(TaskRef((a.name, number, *(0,) * (a.ndim - 1))) for a in inputs))
-        tasks[key] = Task(key, run_batches, refs, batching, stacked, answer)
+        given = List(*(_patches_of(one, number) for one in inputs))
+        tasks[key] = Task(key, run_batches, given, batching, stacked, answer)
 
     def select(selection: Selection) -> da.Array | None:
         which = selection[0]
@@ -145,26 +210,77 @@ def apply(
             return None
         one = isinstance(which, (int, np.integer))
         some = np.atleast_1d(np.arange(first.shape[0])[which])
-        answers = apply([a[some] for a in inputs], batching, stacked, answer)
+        answers = apply([a[some] for a in arrays], batching, stacked, answer)
         return outer_getitem(answers, (0 if one else slice(None), *selection[1:]))
 
     chunks = (wanted[0], *((n,) for n in answer.shape))
-    answers = da.Array(_graph(name, tasks, inputs), name, chunks, dtype=answer.dtype)
-    return Selectable.wrap(answers, select)
+    graph = graph_of(name, tasks, sources, _apply_facts(inputs, wanted, batching, answer))
+    return Selectable.wrap(da.Array(graph, name, chunks, dtype=answer.dtype), select)
+
+
+def _apply_facts(
+    inputs: Sequence[Cut | da.Array],
+    wanted: tuple[tuple[int, ...], ...],
+    batching: Batching,
+    answer: Answer,
+) -> dict[str, int]:
+    """What running the model takes; what was cut before in tasks of its own is told of there."""
+    cuts = [one.facts for one in inputs if isinstance(one, Cut)]
+    given = sum(math.prod(n[0] for n in wanted[1:]) * one.dtype.itemsize for one in inputs)
+    answered = math.prod(answer.shape) * answer.dtype.itemsize
+    working = max(wanted[0]) * answered + min(batching.size, max(wanted[0])) * (given + answered)
+    return {
+        "batches": sum(-(-n // batching.size) for n in wanted[0]),
+        "patches": cuts[0]["patches"] if cuts else 0,
+        "distinct": cuts[0]["distinct"] if cuts else 0,
+        "read": sum(cut["read"] for cut in cuts),
+        "working": working + sum(cut["working"] for cut in cuts),
+    }
+
+
+def _input(array: da.Array, wanted: tuple[tuple[int, ...], ...]) -> Cut | da.Array:
+    """Patches as they were cut, if nothing was done to them since; else in the wanted chunks."""
+    made = getattr(array, "made", None)
+    if isinstance(made, Cut) and array.chunks[0] == wanted[0]:
+        rest = made.source.ndim - len(made.tiling.dims)
+        whole = made.source.rechunk(dict.fromkeys(range(rest), -1)) if rest else made.source
+        return Cut(whole, made.starts, made.tiling)
+    return array if array.chunks == wanted else array.rechunk(wanted)
+
+
+def _patches_of(given: Cut | da.Array, number: int) -> Task | TaskRef:
+    """One chunk of patches, as an argument of the task that runs the model."""
+    if isinstance(given, Cut):
+        rest = (0,) * (given.source.ndim - len(given.tiling.dims))
+        return Task(None, Windows, *given.arguments(given.groups[number], rest))
+    return TaskRef((given.name, number, *(0,) * (given.ndim - 1)))
 
 
 # --- stitch ---------------------------------------------------------------------------------------
 
 
 def stitch(patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend) -> da.Array:
-    """Stitch lazy patches ``(patch, ..., *size)`` into a lazy field ``(..., *shape)``."""
-    n = len(tiling.dims)
-    if any(blocks > 1 for blocks in patches.numblocks[patches.ndim - n :]):
-        patches = patches.rechunk(dict.fromkeys(range(patches.ndim - n, patches.ndim), -1))
+    """Stitch lazy answers ``(patch, ..., *size)`` into a lazy field ``(..., *shape)``.
+
+    Parameters
+    ----------
+    patches : dask.array.Array
+        Dimensions of length one may be missing among the tiled ones.
+    starts : numpy.ndarray
+        Shape ``(patch, dim)``: first cell of each patch in the field.
+    tiling, blend
+        The plan, and how answers become one.
+    """
+    rest = blend.rest
+    whole = dict.fromkeys(range(rest + 1, patches.ndim), -1)
+    if blend.reducer.joint and rest:
+        whole[1] = -1
+    patches = patches.rechunk(whole) if any(patches.numblocks[i] > 1 for i in whole) else patches
+    lengths = patches.shape[1 : rest + 1]
     if 0 in tiling.shape:
-        shape = (*patches.shape[1 : patches.ndim - n], *tiling.shape)
-        return da.zeros(shape, dtype=blend.reducer.dtype(blend.dtype))
-    field = _stitch_box(patches, starts, tiling, blend, (0,) * n, tiling.shape)
+        return da.zeros((*blend.reducer.rest(lengths), *tiling.shape), dtype=blend.result)
+    lo = (0,) * len(tiling.shape)
+    field = _stitch_box(patches, starts, tiling, blend, (lo, tiling.shape))
 
     def select(selection: Selection) -> da.Array:
         return _stitch_cells(patches, starts, tiling, blend, selection)
@@ -177,18 +293,17 @@ def _stitch_cells(
 ) -> da.Array:
     """Stitch some cells of the field, with the patches that reach them and no others."""
     n = len(tiling.dims)
-    rest, tiled = selection[: len(selection) - n], selection[len(selection) - n :]
+    others, tiled = selection[: len(selection) - n], selection[len(selection) - n :]
     cells = [np.arange(length)[entry] for length, entry in zip(tiling.shape, tiled, strict=True)]
     if not all(np.size(c) for c in cells):
-        nothing = np.broadcast_to(np.empty((), bool), (*patches.shape[1:-n], *tiling.shape))
-        shape = outer_getitem(da.from_array(nothing), selection).shape
-        return da.empty(shape, dtype=blend.reducer.dtype(blend.dtype))
+        shape = (*blend.reducer.rest(patches.shape[1 : blend.rest + 1]), *tiling.shape)
+        return outer_getitem(da.empty(shape, dtype=blend.result), selection)
     needed = _needed(starts, tiling, blend, cells)
     if len(needed) < len(starts):
         patches, starts = patches[needed], starts[needed]
     lo = tuple(int(np.min(c)) for c in cells)
     hi = tuple(int(np.max(c)) + 1 for c in cells)
-    box = _stitch_box(patches, starts, tiling, blend, lo, hi)
+    box = _stitch_box(patches, starts, tiling, blend, (lo, hi))
     within: list[int | slice | Ints] = []
     for wanted, first, last in zip(cells, lo, hi, strict=True):
         if np.ndim(wanted) == 0:
@@ -196,7 +311,7 @@ def _stitch_cells(
         else:
             whole = np.array_equal(wanted, np.arange(first, last))
             within.append(slice(None) if whole else wanted - first)
-    return outer_getitem(box, (*rest, *within))
+    return outer_getitem(box, (*others, *within))
 
 
 def _needed(starts: Ints, tiling: Tiling, blend: Blend, cells: Sequence[Ints]) -> Ints:
@@ -212,94 +327,114 @@ def _needed(starts: Ints, tiling: Tiling, blend: Blend, cells: Sequence[Ints]) -
 
 
 def _stitch_box(
-    patches: da.Array,
-    starts: Ints,
-    tiling: Tiling,
-    blend: Blend,
-    lo: tuple[int, ...],
-    hi: tuple[int, ...],
+    patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend, cells: Bounds
 ) -> da.Array:
-    """Stitch the cells ``lo`` (included) to ``hi`` (not included) of the field."""
-    n = len(tiling.dims)
-    rest_chunks = patches.chunks[1 : patches.ndim - n]
-    tiles = tiling.window(lo, hi)
-    block_edges = [_edges(b) + a for b, a in zip(tiles.blocks, lo, strict=True)]
-    token = tokenize(patches.name, starts, tiling, blend, lo, hi)
+    """Stitch a box of cells of the field."""
+    rest = blend.rest
+    rest_chunks = patches.chunks[1 : rest + 1]
+    tiles = tiling.window(*cells)
+    block_edges = [_edges(b) + a for b, a in zip(tiles.blocks, cells[0], strict=True)]
+    token = tokenize(patches.name, starts, tiling, blend, cells)
     reach = _reach(starts, tiling, blend, _edges(patches.chunks[0]), block_edges)
     tasks: Tasks = {}
-    for rest in product(*(range(len(c)) for c in rest_chunks)):
-        rest_shape = tuple(c[i] for c, i in zip(rest_chunks, rest, strict=True))
-        answers = {c: TaskRef((patches.name, c, *rest, *(0,) * n)) for c in reach}
-        tasks |= _stitch_tasks(token, rest, rest_shape, answers, reach, block_edges, tiling, blend)
+    for chunk in product(*(range(len(c)) for c in rest_chunks)):
+        lengths = tuple(c[i] for c, i in zip(rest_chunks, chunk, strict=True))
+        tail = (*chunk, *(0,) * (patches.ndim - rest - 1))
+        answers = {c: TaskRef((patches.name, c, *tail)) for c in reach}
+        plan = _Plan(token, chunk, lengths, block_edges, tiling, blend)
+        tasks |= _stitch_tasks(plan, answers, reach)
+    kept = len(blend.reducer.rest((1,) * rest))
+    chunks = (*rest_chunks[rest - kept :], *tiles.blocks)
     name = f"stitch-{token}"
-    dtype = blend.reducer.dtype(blend.dtype)
-    chunks = (*rest_chunks, *tiles.blocks)
-    return da.Array(_graph(name, tasks, [patches]), name, chunks, dtype=dtype)
+    lengths = patches.shape[1 : rest + 1]
+    graph = graph_of(name, tasks, [patches], _stitch_facts(patches, tiles, tiling, blend, lengths))
+    return da.Array(graph, name, chunks, dtype=blend.result)
 
 
-def _stitch_tasks(
-    token: str,
-    rest: Block,
-    rest_shape: tuple[int, ...],
-    answers: dict[int, TaskRef],
-    reach: dict[int, Reach],
-    block_edges: Sequence[Ints],
-    tiling: Tiling,
-    blend: Blend,
-) -> Tasks:
+def _stitch_facts(
+    patches: da.Array, tiles: Tiling, tiling: Tiling, blend: Blend, lengths: tuple[int, ...]
+) -> dict[str, int]:
+    """What stitching takes: a block with its sums at work, a row of edges waiting."""
+    planes = math.prod(lengths)
+    block = planes * math.prod(max(b, default=0) for b in tiles.blocks)
+    overlaps = math.prod(
+        -(-size // stride) for size, stride in zip(tiling.size, tiling.stride, strict=True)
+    )
+    row = planes * math.prod(tiles.shape[1:]) * tiling.size[0]
+    return {
+        "working": block * (8 + blend.result.itemsize),
+        "waiting": row * overlaps * patches.dtype.itemsize // 2,
+    }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the tasks of one chunk of the dims that ride along have in common."""
+
+    token: str
+    chunk: Block
+    lengths: tuple[int, ...]
+    block_edges: Sequence[Ints]
+    tiling: Tiling
+    blend: Blend
+
+
+def _stitch_tasks(plan: _Plan, answers: dict[int, TaskRef], reach: dict[int, Reach]) -> Tasks:
     """Tasks of one chunk of the dims that ride along.
 
-    A chunk of patches is at home in the first block that it reaches. There it is folded straight
-    into the block; what it gives to other blocks is folded in one task of its own, which the home
-    waits for as well. So a chunk of answers is dropped as soon as its home is done, and only thin
-    edges wait in memory for the next row of blocks.
+    A chunk of patches is at home in the first block that it reaches. There it is folded where it
+    is; what it gives to other blocks is copied in one task of its own, which the home waits for as
+    well. So a chunk of answers is dropped as soon as its home is done, and only thin edges wait in
+    memory for the next row of blocks.
     """
     tasks: Tasks = {}
     at_home: dict[Block, list[int]] = {}
     visitors: dict[Block, list[TaskRef]] = {}
-    for chunk, (group, blocks) in reach.items():
+    for chunk, (group, first, blocks) in reach.items():
         home, *others = blocks
         at_home.setdefault(home, []).append(chunk)
         if others:
-            key: Key = (f"edges-{token}", chunk, *rest)
-            bounds = {block: _bounds(block, block_edges) for block in others}
-            tasks[key] = Task(key, fold_edges, answers[chunk], group, bounds, tiling, blend)
+            key: Key = (f"edges-{plan.token}", chunk, *plan.chunk)
+            bounds = {block: _bounds(block, plan.block_edges) for block in others}
+            tasks[key] = Task(
+                key, edges, answers[chunk], group, first, bounds, plan.tiling, plan.blend
+            )
             for block in blocks:
                 visitors.setdefault(block, []).append(TaskRef(key))
-    for block in product(*(range(len(e) - 1) for e in block_edges)):
-        first, last = bounds_of = _bounds(block, block_edges)
-        shape = (*rest_shape, *(b - a for a, b in zip(first, last, strict=True)))
+    kept = len(plan.blend.reducer.rest((1,) * len(plan.chunk)))
+    for block in product(*(range(len(e) - 1) for e in plan.block_edges)):
         own = at_home.get(block, [])
-        key = (f"stitch-{token}", *rest, *block)
+        key = (f"stitch-{plan.token}", *plan.chunk[len(plan.chunk) - kept :], *block)
         tasks[key] = Task(
             key,
             _stitch_block,
-            block,
             List(*(answers[chunk] for chunk in own)),
-            [reach[chunk][0] for chunk in own],
+            [reach[chunk][:2] for chunk in own],
             List(*visitors.get(block, [])),
-            bounds_of,
-            shape,
-            tiling,
-            blend,
+            block,
+            _bounds(block, plan.block_edges),
+            plan.lengths,
+            plan.tiling,
+            plan.blend,
         )
     return tasks
 
 
 def _stitch_block(
+    answers: Sequence[Array],
+    starts: Sequence[tuple[Ints, int]],
+    visitors: Sequence[Mapping[Block, list[Part]]],
     block: Block,
-    own: Sequence[Array],
-    starts: Sequence[Ints],
-    visitors: Sequence[Mapping[Block, Partial]],
     bounds: Bounds,
-    shape: tuple[int, ...],
+    rest: tuple[int, ...],
     tiling: Tiling,
     blend: Blend,
 ) -> Array:
     """Make one output block of the patches at home in it and the edges of others."""
-    partials = [fold(p, s, bounds, tiling, blend) for p, s in zip(own, starts, strict=True)]
-    partials += [edges[block] for edges in visitors if block in edges]
-    return finish(partials, shape, blend)
+    found = [part for edges_of in visitors for part in edges_of.get(block, ())]
+    for group, (own, first) in zip(answers, starts, strict=True):
+        found += parts(group, own, first, bounds, tiling, blend)
+    return fold(found, bounds, rest, tiling, blend)
 
 
 def _bounds(block: Block, edges: Sequence[Ints]) -> Bounds:
@@ -331,64 +466,5 @@ def _reach(
             if ((lo < far) & (hi > corner)).all(axis=1).any():
                 blocks.append(block)
         if blocks:
-            reach[chunk] = (starts[a:b], blocks)
+            reach[chunk] = (starts[a:b], a, blocks)
     return reach
-
-
-# --- write ----------------------------------------------------------------------------------------
-
-
-def write(source: da.Array, target: Target, label: str) -> None:
-    """Compute a lazy array and write it, block by block, each block by one task.
-
-    A chain of empty tasks runs along the blocks, row-major. It holds up nobody, but the scheduler
-    orders all work by it: down the field, row by row. So what is half done and waits in memory is
-    a row of edges, however the scheduler would have gone about it by itself.
-
-    Parameters
-    ----------
-    source : dask.array.Array
-        Shape ``(..., y, x)``.
-    target : array
-        Takes a block with ``target[region] = block``; of the same shape.
-    label : str
-        What tells this target from others, e.g. its path.
-    """
-    token = tokenize(source.name, label)
-    edges = [_edges(chunks) for chunks in source.chunks]
-    tasks: Tasks = {}
-    written: Key | None = None
-    for block in product(*map(range, source.numblocks)):
-        region = tuple(map(slice, *_bounds(block, edges)))
-        key: Key = (f"write-{token}", *block)
-        tasks[key] = Task(key, _write_block, TaskRef((source.name, *block)), target, region)
-        so_far: Key = (f"written-{token}", *block)
-        before = [] if written is None else [TaskRef(written)]
-        tasks[so_far] = Task(so_far, _nothing, TaskRef(key), *before)
-        written = so_far
-    graph = _graph(f"write-{token}", tasks, [source])
-    compute_as_if_collection(da.Array, graph, [written])
-
-
-def _write_block(values: Array, target: Target, region: tuple[slice, ...]) -> None:
-    target[region] = values
-
-
-def _nothing(*after: None) -> None:
-    """Do nothing, once others are done."""
-
-
-def with_own_roots(array: da.Array) -> da.Array:
-    """Give every task its own copy of the few tasks that all of them hang on.
-
-    The arrays of odc-stac share an open file, a grid and a configuration. With so few roots dask
-    orders the work by other rules, and a scene's worth of patches waits in memory.
-    """
-    tasks = convert_legacy_graph(dict(array.dask))
-    roots = {k for k, task in tasks.items() if not task.dependencies and k[0] != array.name}
-    own = {
-        key: task.substitute({root: tasks[root] for root in task.dependencies & roots})
-        for key, task in tasks.items()
-        if key not in roots
-    }
-    return da.Array(own, array.name, array.chunks, dtype=array.dtype)

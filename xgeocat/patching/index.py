@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyproj
 import xarray as xr
 from xarray.core.indexes import Index
 
+from xgeocat.patching.record import ATTRIBUTE, read_back, write_down
 from xgeocat.patching.tiling import Ints, Tiling
 
 PATCH = "patch"
@@ -21,14 +23,36 @@ def start_name(dim: str) -> str:
     return f"{dim}_start"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Parent:
-    """What stitching needs to know of the field that was cut: dims order and coordinates."""
+    """What stitching needs to know of the field that was cut.
+
+    Parameters
+    ----------
+    tiling : Tiling
+        How it is tiled.
+    dims : mapping of str to tuple of str
+        Order of the dims of each variable, and under None that of all of them.
+    coords : mapping of str to Variable
+        Its coordinates along the tiled dimensions.
+    mapping : mapping of str to Variable
+        Its grid mapping by name, or nothing.
+    """
 
     tiling: Tiling
     dims: Mapping[Hashable, tuple[Hashable, ...]]
     coords: Mapping[Hashable, xr.Variable]
-    crs: str | None
+    mapping: Mapping[Hashable, xr.Variable]
+
+    @property
+    def crs(self) -> str | None:
+        """CRS of the field as WKT, where it has one."""
+        return next((v.attrs["crs_wkt"] for v in self.mapping.values()), None)
+
+    @cached_property
+    def record(self) -> str:
+        """All of this as text; see :mod:`xgeocat.patching.record`."""
+        return write_down(self.tiling, self.dims, self.coords, self.mapping)
 
     def same_grid(self, other: Parent) -> bool:
         """Tell whether both are the same tiling of the same grid."""
@@ -69,9 +93,11 @@ class PatchIndex(Index):
     def create_variables(
         self, variables: Mapping[Hashable, xr.Variable] | None = None
     ) -> dict[Hashable, xr.Variable]:
-        """One integer coordinate per tiled dimension."""
+        """One integer coordinate per tiled dimension, the first with the record of the parent."""
         return {
-            start_name(dim): xr.Variable((PATCH,), self.starts[:, axis])
+            start_name(dim): xr.Variable(
+                (PATCH,), self.starts[:, axis], None if axis else {ATTRIBUTE: self.parent.record}
+            )
             for axis, dim in enumerate(self.tiling.dims)
         }
 
@@ -163,6 +189,9 @@ def patch_index(patches: xr.DataArray | xr.Dataset) -> PatchIndex:
     for index in patches.xindexes.values():
         if isinstance(index, PatchIndex):
             return index
+    for coord in patches.coords.values():
+        if ATTRIBUTE in coord.attrs and coord.dims == (PATCH,):
+            return _reopened(patches, coord.attrs[ATTRIBUTE])
     had = "it was never cut"
     if PATCH in patches.dims:
         had = "its patch coordinates were dropped"
@@ -173,3 +202,18 @@ def patch_index(patches: xr.DataArray | xr.Dataset) -> PatchIndex:
         f"PatchIndex: {had}. Cut it with .geocat.patch(size, overlap=...), and keep the "
         "'*_start' coordinates until .geocat.stitch()."
     )
+
+
+def _reopened(patches: xr.DataArray | xr.Dataset, record: str) -> PatchIndex:
+    """Make the index of patches that were saved, and opened again, from their coordinates."""
+    parent = Parent(*read_back(record))
+    names = [start_name(dim) for dim in parent.tiling.dims]
+    missing = [name for name in names if name not in patches.coords]
+    if missing:
+        raise ValueError(
+            f"These patches were saved with the coordinates {names}, of which {missing} are gone: "
+            "where they belong is not known any more. Keep them (reset_coords and drop_vars drop "
+            "them)."
+        )
+    starts = [patches.coords[name].values.astype(np.int64) for name in names]
+    return PatchIndex(parent, np.stack(starts, axis=-1))

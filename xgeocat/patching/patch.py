@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import xarray as xr
 
+from xgeocat.patching.cut import cut
 from xgeocat.patching.index import PATCH, Parent, PatchIndex
-from xgeocat.patching.tiling import Array, Boundary, Ints, Region, Tiling, box_between, plan
+from xgeocat.patching.tiling import Array, Boundary, Ints, Tiling, plan, settle
 
 if TYPE_CHECKING:
     import dask.array as da
+
+    from xgeocat.patching.samplers import Sampler
 
 #: What goes in comes out; the third is for a caller who knows no more than that it is one of them.
 Field = TypeVar("Field", xr.DataArray, xr.Dataset, xr.DataArray | xr.Dataset)
@@ -28,6 +31,7 @@ def patch(
     *,
     overlap: PerDim | None = None,
     stride: PerDim | None = None,
+    at: Sampler | Ints | None = None,
     boundary: Boundary = "shift",
 ) -> Field:
     """Cut a field into patches.
@@ -37,15 +41,19 @@ def patch(
     field : DataArray or Dataset
         Any field on a grid, numpy- or dask-backed. Dask-backed fields stay lazy.
     size : int or mapping of str to int
-        Patch edge in pixels; one number means both spatial dimensions.
+        Patch edge in pixels; one number means both spatial dimensions. Any dimensions may be named,
+        ``dict(time=3, y=256, x=256)``; the others ride along.
     overlap : int or mapping of str to int, optional
         Pixels shared by neighbouring patches, smaller than `size`; default 0.
     stride : int or mapping of str to int, optional
         Step between patch starts, instead of `overlap`.
+    at : sampler or numpy.ndarray of int, optional
+        Where patches start, instead of a regular grid: one of :mod:`xgeocat.samplers`, or an array
+        of shape ``(patch, dim)`` with the first cell of each, in the order of `size`.
     boundary : {"shift", "pad", "drop", "raise"}, default: "shift"
         Where the field is not a whole number of strides: the last patch moves in, runs past the
         edge and is filled by reflection, is left out, or is refused. A field smaller than a patch
-        is padded under "shift".
+        is padded under "shift". With `at`: what happens to patches that lie partly outside.
 
     Returns
     -------
@@ -66,20 +74,23 @@ def patch(
             "before they are cut again."
         )
     sizes = _named(field, size, "size")
+    if at is not None and (overlap is not None or stride is not None):
+        raise ValueError("at= says where every patch starts: leave out overlap and stride.")
     tiling = plan(
         sizes={str(d): n for d, n in field.sizes.items()},
         chunks=_chunks(field),
         size=sizes,
         stride=_strides(field, sizes, overlap, stride),
-        boundary=boundary,
+        boundary=boundary if at is None else "shift",
     )
+    starts = tiling.starts() if at is None else _placed(field, at, sizes, tiling, boundary)
     parent = Parent(
         tiling,
         _layouts(field),
         {n: c.variable for n, c in field.coords.items() if set(c.dims) & set(tiling.dims)},
-        next((c.attrs["crs_wkt"] for c in field.coords.values() if "crs_wkt" in c.attrs), None),
+        {n: c.variable for n, c in field.coords.items() if "crs_wkt" in c.attrs},
     )
-    index = PatchIndex(parent, tiling.starts())
+    index = PatchIndex(parent, starts)
     if isinstance(field, xr.DataArray):
         return _cut_array(field, index)
     _refuse_partly_tiled(field, tiling)
@@ -163,6 +174,24 @@ def _strides(
     return {d: n - per_dim.get(d, 0) for d, n in size.items()}
 
 
+def _placed(
+    field: xr.DataArray | xr.Dataset,
+    at: Sampler | Ints,
+    size: Mapping[str, int],
+    tiling: Tiling,
+    boundary: Boundary,
+) -> Ints:
+    """Starts that the user or a sampler gives, in the order of the tiled dims."""
+    given = np.asarray(at(field, size) if callable(at) else at)
+    if given.ndim != 2 or given.shape[1] != len(size) or given.dtype.kind not in "iu":
+        raise ValueError(
+            f"at= gives starts of shape {given.shape} and dtype {given.dtype}; it must be integers "
+            f"of shape (patch, {len(size)}), one column for each of {tuple(size)}."
+        )
+    order = [list(size).index(dim) for dim in tiling.dims]
+    return settle(given[:, order].astype(np.int64), tiling, boundary)
+
+
 def _chunks(field: xr.DataArray | xr.Dataset) -> dict[str, tuple[int, ...]]:
     variables = [field] if isinstance(field, xr.DataArray) else list(field.data_vars.values())
     for var in variables:
@@ -209,50 +238,3 @@ def _cut_array(field: xr.DataArray, index: PatchIndex) -> xr.DataArray:
     found.encoding = {k: v for k, v in field.encoding.items() if k == "_FillValue"}
     # Not in the constructor: for name=None it takes the name of the dask array.
     return found.rename(field.name)
-
-
-def cut(
-    blocks: Sequence[Array],
-    origins: Ints,
-    starts: Ints,
-    size: tuple[int, ...],
-    shape: tuple[int, ...],
-) -> Array:
-    """Cut patches from the blocks of a field.
-
-    Parameters
-    ----------
-    blocks : sequence of numpy.ndarray
-        Shape ``(..., *block)``: the blocks that the patches meet.
-    origins : numpy.ndarray
-        Shape ``(block, dim)``: first cell of each block in the field.
-    starts : numpy.ndarray
-        Shape ``(patch, dim)``: first cell of each patch in the field.
-    size : tuple of int
-        Patch edges.
-    shape : tuple of int
-        Shape of the field. Cells of a patch beyond it are filled by reflecting the patch's own
-        cells, so that they do not depend on how the field is chunked.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(patch, ..., *size)``.
-    """
-    n = len(size)
-    rest = blocks[0].shape[:-n]
-    out = np.empty((len(starts), *rest, *size), blocks[0].dtype)
-    stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
-    for block, origin in zip(blocks, origins, strict=True):
-        lo = np.maximum(starts, origin)
-        hi = np.minimum(stops, origin + np.asarray(block.shape[-n:]))
-        for i in np.flatnonzero((lo < hi).all(axis=1)):
-            target: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
-            source: Region = (..., *box_between(lo[i] - origin, hi[i] - origin))
-            out[i][target] = block[source]
-    inside = stops - starts
-    for i in np.flatnonzero((inside < np.asarray(size)).any(axis=1)):
-        known: Region = (..., *map(slice, inside[i].tolist()))
-        missing = [(0, edge - int(have)) for edge, have in zip(size, inside[i], strict=True)]
-        out[i] = np.pad(out[i][known], [(0, 0)] * len(rest) + missing, mode="reflect")
-    return out

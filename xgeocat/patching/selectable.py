@@ -37,17 +37,25 @@ class Selectable(da.Array, metaclass=_ComparesAsArray):
     """
 
     _select: Callable[[Selection], da.Array | None]
+    made: object
 
     @classmethod
-    def wrap(cls, array: da.Array, select: Callable[[Selection], da.Array | None]) -> Selectable:
+    def wrap(
+        cls,
+        array: da.Array,
+        select: Callable[[Selection], da.Array | None],
+        made: object = None,
+    ) -> Selectable:
         """Give a dask array a function that builds a selection of it (None: it cannot).
 
-        A selection has one entry a dimension, each for itself (outer indexing).
+        A selection has one entry a dimension, each for itself (outer indexing). What the array was
+        `made` of may be kept, for those who can make something better of that.
         """
         if isinstance(array, Selectable):
             return array
         self = cls(array.dask, array.name, array.chunks, meta=array._meta)
         self._select = select
+        self.made = made
         return self
 
     def __getitem__(self, index: object) -> da.Array:

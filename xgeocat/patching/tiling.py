@@ -23,7 +23,7 @@ Box: TypeAlias = tuple[slice, ...]
 Region: TypeAlias = tuple[slice | EllipsisType, ...]
 
 #: Blocks longer than twice this are split, so that memory does not follow the source's chunking.
-TARGET_BLOCK = 2048
+TARGET_BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Tiling:
     def block_of(self, starts: Ints) -> Ints:
         """Row-major number of the block in which each start lies: shape ``(patch,)``."""
         owners = [
-            np.searchsorted(edges, starts[:, axis], side="right") - 1
+            np.maximum(np.searchsorted(edges, starts[:, axis], side="right") - 1, 0)
             for axis, edges in enumerate(self.edges())
         ]
         counts = tuple(len(b) for b in self.blocks)
@@ -156,6 +156,30 @@ def axis_starts(length: int, size: int, stride: int, boundary: Boundary, dim: st
     return full if last >= length else np.append(full, last)
 
 
+def settle(starts: Ints, tiling: Tiling, boundary: Boundary) -> Ints:
+    """Do as `boundary` says with patches that lie partly outside the field.
+
+    Raises
+    ------
+    ValueError
+        For a patch that lies outside altogether, unless they are dropped; and for any that is not
+        wholly inside under ``boundary="raise"``.
+    """
+    shape, size = np.asarray(tiling.shape), np.asarray(tiling.size)
+    inside = ((starts >= 0) & (starts + size <= shape)).all(axis=1)
+    if boundary == "drop":
+        return starts[inside]
+    outside = ((starts + size <= 0) | (starts >= shape)).any(axis=1)
+    wrong = ~inside if boundary == "raise" else outside
+    if wrong.any():
+        how = "not wholly inside" if boundary == "raise" else "outside"
+        raise ValueError(
+            f"{wrong.sum()} of {len(starts)} patches lie {how} the field of {tiling.shape} px, the "
+            f"first at {tuple(starts[wrong][0].tolist())}. Leave them out, or say boundary='drop'."
+        )
+    return starts if boundary == "pad" else np.clip(starts, 0, np.maximum(shape - size, 0))
+
+
 def axis_blocks(chunks: tuple[int, ...], size: int) -> tuple[int, ...]:
     """Block lengths along one dimension: source chunks, merged up to a patch and split when huge.
 
@@ -197,25 +221,41 @@ def box_between(lo: Ints, hi: Ints) -> Box:
     return tuple(map(slice, lo.tolist(), hi.tolist()))
 
 
-def is_product(starts: Ints) -> bool:
+def distinct(starts: Ints, shape: Sequence[int]) -> int:
+    """Number of different starts; far faster than comparing rows."""
+    if not len(starts):
+        return 0
+    lengths = np.maximum(starts.max(axis=0), shape) - np.minimum(starts.min(axis=0), 0) + 1
+    moved = starts - np.minimum(starts.min(axis=0), 0)
+    return len(np.unique(np.ravel_multi_index(tuple(moved.T), tuple(lengths.tolist()))))
+
+
+def is_product(starts: Ints, shape: Sequence[int]) -> bool:
     """Tell whether the starts are every combination of some positions a dimension, each once."""
     per_axis = [len(np.unique(starts[:, axis])) for axis in range(starts.shape[1])]
     # Both counts must agree: duplicates would hide a missing combination.
-    return int(np.prod(per_axis)) == len(starts) == len(np.unique(starts, axis=0))
+    return int(np.prod(per_axis)) == len(starts) == distinct(starts, shape)
 
 
 def covers(lo: Ints, hi: Ints, shape: Sequence[int]) -> bool:
     """Tell whether the boxes ``lo..hi`` (shape ``(patch, dim)``) reach every cell of a grid."""
-    if 0 in shape:
-        return True
-    # On coordinates compressed to the boxes' own edges the grid is small, whatever the field's.
+    return 0 in shape or bool(_counts(lo, hi, shape).all())
+
+
+def depth(lo: Ints, hi: Ints, shape: Sequence[int]) -> int:
+    """Return the largest number of boxes ``lo..hi`` that meet at a cell of a grid."""
+    return int(_counts(lo, hi, shape).max(initial=0))
+
+
+def _counts(lo: Ints, hi: Ints, shape: Sequence[int]) -> Ints:
+    """Number of boxes at each cell, on coordinates compressed to the edges of the boxes."""
     cuts = [
         np.unique(np.concatenate([[0, n], lo[:, axis], hi[:, axis]]))
         for axis, n in enumerate(shape)
     ]
-    reached = np.zeros([len(c) - 1 for c in cuts], dtype=bool)
+    counts = np.zeros([len(c) - 1 for c in cuts], np.int64)
     first = np.stack([np.searchsorted(c, lo[:, a]) for a, c in enumerate(cuts)], axis=-1)
     last = np.stack([np.searchsorted(c, hi[:, a]) for a, c in enumerate(cuts)], axis=-1)
     for start, stop in zip(first.tolist(), last.tolist(), strict=True):
-        reached[tuple(map(slice, start, stop))] = True
-    return bool(reached.all())
+        counts[tuple(map(slice, start, stop))] += 1
+    return counts

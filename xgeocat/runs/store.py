@@ -13,7 +13,7 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from xgeocat.domain.geoslice import crs_of, regular_geobox
-from xgeocat.patching import graph
+from xgeocat.patching import writing
 from xgeocat.patching.nodata import nodata_of
 
 #: Chunk edge on disk: what a map viewer or a corner of the field reads.
@@ -62,12 +62,15 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     for var in ready.data_vars.values():
         var.attrs.pop("nodata", None)
     _write_template(ready, path, encoding)
+    lazy = {}
     for name, var in variables.items():
         target = zarr.open_array(path / str(name), mode="r+")
         if isinstance(var.data, np.ndarray):
             target[...] = var.data
         else:
-            graph.write(var.data, target, label=str(path / str(name)))
+            lazy[name] = (var.data, target)
+    sources, targets = [s for s, _ in lazy.values()], [t for _, t in lazy.values()]
+    writing.write(sources, targets, label=str(path))
     return geobox
 
 

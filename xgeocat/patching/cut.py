@@ -1,0 +1,83 @@
+"""Cut: patches from the blocks of a field, on plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xgeocat.patching.tiling import Array, Ints, Region, box_between
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Patches that are cut when they are asked for: ``windows[numbers]``.
+
+    Parameters
+    ----------
+    blocks, origins, starts, size, shape
+        See :func:`cut`.
+    """
+
+    blocks: Sequence[Array]
+    origins: Ints
+    starts: Ints
+    size: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, which: slice | Ints) -> Array:
+        return cut(self.blocks, self.origins, self.starts[which], self.size, self.shape)
+
+
+def cut(
+    blocks: Sequence[Array],
+    origins: Ints,
+    starts: Ints,
+    size: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> Array:
+    """Cut patches from the blocks of a field.
+
+    Parameters
+    ----------
+    blocks : sequence of numpy.ndarray
+        Shape ``(..., *block)``: the blocks that the patches meet.
+    origins : numpy.ndarray
+        Shape ``(block, dim)``: first cell of each block in the field.
+    starts : numpy.ndarray
+        Shape ``(patch, dim)``: first cell of each patch in the field.
+    size : tuple of int
+        Patch edges.
+    shape : tuple of int
+        Shape of the field. Cells of a patch beyond it are filled by reflecting the patch's own
+        cells, so that they do not depend on how the field is chunked.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(patch, ..., *size)``.
+    """
+    n = len(size)
+    rest = blocks[0].shape[:-n]
+    out = np.empty((len(starts), *rest, *size), blocks[0].dtype)
+    stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
+    for block, origin in zip(blocks, origins, strict=True):
+        lo = np.maximum(starts, origin)
+        hi = np.minimum(stops, origin + np.asarray(block.shape[-n:]))
+        for i in np.flatnonzero((lo < hi).all(axis=1)).tolist():
+            target: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
+            source: Region = (..., *box_between(lo[i] - origin, hi[i] - origin))
+            out[i][target] = block[source]
+    before, after = (
+        np.maximum(-starts, 0),
+        np.maximum(starts + np.asarray(size) - np.asarray(shape), 0),
+    )
+    for i in np.flatnonzero((before + after > 0).any(axis=1)).tolist():
+        missing = list(zip(before[i].tolist(), after[i].tolist(), strict=True))
+        known: Region = (..., *(slice(a, n - b) for (a, b), n in zip(missing, size, strict=True)))
+        out[i] = np.pad(out[i][known], [(0, 0)] * len(rest) + missing, mode="reflect")
+    return out

@@ -1,0 +1,208 @@
+"""Single patches on the map, and rows of a table: what patches are outside of stitching."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+
+from xgeocat.patching.answergrid import AnswerGrid, answer_grid, scales_of
+from xgeocat.patching.index import PATCH, PatchIndex, patch_index, start_name
+from xgeocat.patching.patch import spatial_dims
+from xgeocat.patching.tiling import Array
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from xgeocat.patching.patch import Field
+
+
+def one_patch(patches: Field, number: int) -> Field:
+    """Return one patch, or the answer for it, as a field of its own on the map.
+
+    Parameters
+    ----------
+    patches : DataArray or Dataset
+        With a ``patch`` dimension that carries a PatchIndex.
+    number : int
+        Position along ``patch``; negative from the end.
+
+    Returns
+    -------
+    DataArray or Dataset
+        Without ``patch``, with the coordinates and the CRS of its own place; lazy if the patches
+        are, and then only this patch is computed.
+
+    Raises
+    ------
+    IndexError
+        For a number beyond the patches.
+    """
+    n = patches.sizes[PATCH] if PATCH in patches.dims else 0
+    if not -n <= number < n:
+        raise IndexError(f"patch {number} of {n}: it must be {-n}..{n - 1}.")
+    index = patch_index(patches)
+    return _placed(patches.isel({PATCH: number}), index, _grid(patches, index), number % n)
+
+
+def each_patch(patches: Field) -> Iterator[Field]:
+    """Go through patches one by one, in memory, computing one chunk of them at a time.
+
+    Each is as :func:`one_patch` gives it.
+    """
+    index = patch_index(patches)
+    grid = _grid(patches, index)
+    chunks: tuple[int, ...] = patches.chunksizes.get(PATCH, (patches.sizes[PATCH],))
+    for first, last in pairwise(np.cumsum([0, *chunks]).tolist()):
+        some = patches.isel({PATCH: slice(first, last)}).compute()
+        # Without the index, which would be made anew for every patch.
+        plain = some.drop_vars([start_name(dim) for dim in index.tiling.dims], errors="ignore")
+        for number in range(first, last):
+            yield _placed(plain.isel({PATCH: number - first}), index, grid, number)
+
+
+def _grid(patches: xr.DataArray | xr.Dataset, index: PatchIndex) -> AnswerGrid:
+    return answer_grid(index.parent, index.starts, scales_of(index.tiling, patches.sizes))
+
+
+def _placed(patch: Field, index: PatchIndex, grid: AnswerGrid, number: int) -> Field:
+    """Give one patch the coordinates of its place."""
+    tiling = grid.tiling
+    boxes = {
+        dim: (int(start), size)
+        for dim, start, size in zip(tiling.dims, grid.starts[number], tiling.size, strict=True)
+        if dim in patch.dims
+    }
+    own: dict[Hashable, xr.Variable] = {
+        start_name(dim): xr.Variable((), start)
+        for dim, start in zip(index.tiling.dims, index.starts[number], strict=True)
+    }
+    for name, coord in grid.coords.items():
+        if set(coord.dims) <= boxes.keys():
+            values = coord.values
+            for axis, dim in enumerate(coord.dims):
+                values = _window(values, axis, *boxes[str(dim)])
+            own[name] = xr.Variable(coord.dims, values, coord.attrs)
+        elif not coord.dims:
+            own[name] = coord
+    for name, mapping in index.parent.mapping.items():
+        own[name] = _moved(grid.coords.get(name, mapping), patch, boxes)
+    return patch.assign_coords(own)
+
+
+def _window(values: Array, axis: int, start: int, size: int) -> Array:
+    """Cut a window from coordinate values; those of cells beyond the field go on evenly."""
+    n = values.shape[axis]
+    if start >= 0 and start + size <= n:
+        return np.take(values, range(start, start + size), axis)
+    if values.ndim > 1 or n < 2:
+        raise ValueError(
+            f"The patch covers cells {start}..{start + size} of {n}: the coordinates of those "
+            "beyond the field are not known. Cut with boundary='shift'."
+        )
+    return np.asarray(values[0] + (values[1] - values[0]) * np.arange(start, start + size))
+
+
+def _moved(
+    mapping: xr.Variable, patch: xr.DataArray | xr.Dataset, boxes: Mapping[str, tuple[int, int]]
+) -> xr.Variable:
+    """Grid mapping whose GeoTransform starts at the patch."""
+    if "GeoTransform" not in mapping.attrs:
+        return mapping
+    try:
+        y, x = spatial_dims(patch)
+    except ValueError:
+        return mapping
+    affine = Affine.from_gdal(*map(float, str(mapping.attrs["GeoTransform"]).split()))
+    c, f = affine @ (boxes.get(x, (0, 0))[0], boxes.get(y, (0, 0))[0])
+    moved = Affine(affine.a, affine.b, c, affine.d, affine.e, f)
+    attrs = {**mapping.attrs, "GeoTransform": " ".join(map(repr, moved.to_gdal()))}
+    return xr.Variable(mapping.dims, mapping.values, attrs)
+
+
+def to_geodataframe(patches: xr.DataArray | xr.Dataset) -> gpd.GeoDataFrame:
+    """Make a table of patches: a row each, with its outline and its values.
+
+    Parameters
+    ----------
+    patches : DataArray or Dataset
+        One value per patch (embeddings, scene classes), or a vector each along one more dimension;
+        lazy ones are computed.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        In the field's CRS, in the order of the patches. Columns: the start of each patch along
+        each tiled dimension, in pixels; a column for each variable, named after it (``value`` for a
+        DataArray without a name), with a list of numbers where there is a vector each; coordinates
+        along ``patch``; and ``geometry``, the whole patch.
+
+    Raises
+    ------
+    ValueError
+        For patches with pixels, or of a field without a regular grid.
+    """
+    import geopandas as gpd
+
+    index = patch_index(patches)
+    tiling = index.tiling
+    variables = (
+        {str(n): v for n, v in patches.data_vars.items() if PATCH in v.dims}
+        if isinstance(patches, xr.Dataset)
+        else {str(patches.name or "value"): patches}
+    )
+    columns: dict[str, object] = {
+        start_name(dim): index.starts[:, axis] for axis, dim in enumerate(tiling.dims)
+    }
+    columns |= {
+        str(n): c.values
+        for n, c in patches.coords.items()
+        if c.dims == (PATCH,) and n not in columns
+    }
+    for name, var in variables.items():
+        rest = [d for d in var.dims if d != PATCH]
+        if set(rest) & set(tiling.dims) or len(rest) > 1:
+            raise ValueError(
+                f"{name!r} has the dims {tuple(map(str, var.dims))}: a row holds one value or one "
+                "vector per patch. Reduce the others first, e.g. .mean(('y', 'x')), or stitch."
+            )
+        values = var.transpose(PATCH, *rest).values
+        columns[name] = values if not rest else list(values)
+    return gpd.GeoDataFrame(columns, geometry=_outlines(index), crs=index.parent.crs)
+
+
+def _outlines(index: PatchIndex) -> Array:
+    """Outlines of patches, in the field's CRS."""
+    import shapely
+
+    from xgeocat.patching.answergrid import geobox_of
+
+    found = geobox_of(index.parent)
+    if found is None:
+        raise ValueError(
+            "The patches were cut from a field without a regular grid and a CRS, so they have no "
+            "outlines. Give the field coordinates and a CRS before it is cut (.odc.assign_crs)."
+        )
+    geobox, dims = found
+    axes = [index.tiling.dims.index(d) for d in dims if d in index.tiling.dims]
+    if len(axes) < 2:
+        raise ValueError(
+            f"The patches are cut along {index.tiling.dims} only, and have no outlines on the map."
+        )
+    size = np.asarray(index.tiling.size)[axes]
+    lo, hi = index.starts[:, axes], index.starts[:, axes] + size
+    corners = [
+        (lo[:, 1], lo[:, 0]),
+        (hi[:, 1], lo[:, 0]),
+        (hi[:, 1], hi[:, 0]),
+        (lo[:, 1], hi[:, 0]),
+    ]
+    a = geobox.affine
+    ring = [
+        np.stack([a.a * x + a.b * y + a.c, a.d * x + a.e * y + a.f], axis=-1) for x, y in corners
+    ]
+    return np.asarray(shapely.polygons(np.stack([*ring, ring[0]], axis=1)))

@@ -1,0 +1,95 @@
+"""Stream lazy arrays to storage, row by row, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Protocol
+
+import dask.array as da
+import numpy as np
+from dask._task_spec import Task, TaskRef, convert_legacy_graph
+from dask.base import compute_as_if_collection, tokenize
+from dask.typing import Key
+
+from xgeocat.patching.graph import Tasks, graph_of
+from xgeocat.patching.tiling import Array
+
+
+class Target(Protocol):
+    """What blocks are written to."""
+
+    def __setitem__(self, region: tuple[slice, ...], values: Array) -> None: ...
+
+
+def write(sources: Sequence[da.Array], targets: Sequence[Target], label: str) -> None:
+    """Compute lazy arrays and write them, block by block, each block by one task.
+
+    A chain of empty tasks runs along the blocks, from the top of the field to its bottom. It holds
+    up nobody, but the scheduler orders all work by it: so what is half done and waits in memory is
+    a row of edges, however the scheduler would have gone about it by itself. Arrays that share
+    answers are written side by side, and each answer is computed once.
+
+    Parameters
+    ----------
+    sources : sequence of dask.array.Array
+        Shape ``(..., y, x)`` each.
+    targets : sequence of array
+        One for each source, of its shape; takes a block with ``target[region] = block``.
+    label : str
+        What tells these targets from others, e.g. their path.
+    """
+    token = tokenize([source.name for source in sources], label)
+    tasks: Tasks = {}
+    written: Key | None = None
+    for _, number, block, region in sorted(_blocks(sources)):
+        source = sources[number]
+        key: Key = (f"write-{token}", number, *block)
+        where = tuple(map(slice, *region))
+        tasks[key] = Task(key, _write_block, TaskRef((source.name, *block)), targets[number], where)
+        so_far: Key = (f"written-{token}", number, *block)
+        before = [] if written is None else [TaskRef(written)]
+        tasks[so_far] = Task(so_far, _nothing, TaskRef(key), *before)
+        written = so_far
+    if written is not None:
+        graph = graph_of(f"write-{token}", tasks, sources)
+        compute_as_if_collection(da.Array, graph, [written])
+
+
+def _blocks(
+    sources: Sequence[da.Array],
+) -> Iterator[
+    tuple[tuple[float, ...], int, tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]
+]:
+    """Every block of every source: how far down and across it lies, its source, number, cells."""
+    for number, source in enumerate(sources):
+        stops = [np.cumsum(chunks) for chunks in source.chunks]
+        for block in product(*map(range, source.numblocks)):
+            hi = tuple(int(s[i]) for s, i in zip(stops, block, strict=True))
+            lo = tuple(h - chunks[i] for h, chunks, i in zip(hi, source.chunks, block, strict=True))
+            place = tuple(a / n for a, n in zip(lo[-2:], source.shape[-2:], strict=True))
+            yield place, number, block, (lo, hi)
+
+
+def _write_block(values: Array, target: Target, region: tuple[slice, ...]) -> None:
+    target[region] = values
+
+
+def _nothing(*after: None) -> None:
+    """Do nothing, once others are done."""
+
+
+def with_own_roots(array: da.Array) -> da.Array:
+    """Give every task its own copy of the few tasks that all of them hang on.
+
+    The arrays of odc-stac share an open file, a grid and a configuration. With so few roots dask
+    orders the work by other rules, and a scene's worth of patches waits in memory.
+    """
+    tasks = convert_legacy_graph(dict(array.dask))
+    roots = {k for k, task in tasks.items() if not task.dependencies and k[0] != array.name}
+    own = {
+        key: task.substitute({root: tasks[root] for root in task.dependencies & roots})
+        for key, task in tasks.items()
+        if key not in roots
+    }
+    return da.Array(own, array.name, array.chunks, dtype=array.dtype)
