@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xgeocat.patching.pieces import Piece, Reducer, State, add_weighted, round_half_up
-from xgeocat.patching.tiling import Array, Region
+from xgeocat.patching.pieces import Piece, Reducer, State, round_half_up
+from xgeocat.patching.tiling import Array
 
 
 def _float_like(dtype: np.dtype) -> np.dtype:
@@ -46,8 +46,8 @@ class Mean(Reducer):
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
         return (np.zeros(shape, np.complex128 if dtype.kind == "c" else np.float64),)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        add_weighted(state[0][at], _known(piece), piece.window)
+    def fold(self, state: State, piece: Piece) -> None:
+        piece.add_to(state[0], None if piece.valid is None else _known(piece))
 
     def finish(self, state: State, weight: Array) -> Array:
         return _over(state[0], weight)
@@ -64,14 +64,14 @@ class SteadyMean(Mean):
         wide = np.complex128 if dtype.kind == "c" else np.float64
         return np.zeros(shape, wide), np.zeros(shape, dtype), np.zeros(shape, np.bool_)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        sums, reference, seen = (array[at] for array in state)
+    def fold(self, state: State, piece: Piece) -> None:
+        reference, seen = (array[piece.region] for array in state[1:])
         np.copyto(reference, piece.values, where=piece.mask & ~seen)
         seen |= piece.mask
         deviation = deviations(piece.values, reference)
         if piece.valid is not None:
             deviation = np.where(piece.valid, deviation, 0)
-        add_weighted(sums, deviation, piece.window)
+        piece.add_to(state[0], deviation)
 
     def finish(self, state: State, weight: Array) -> Array:
         sums, reference, _ = state
@@ -139,15 +139,15 @@ class Spread(Reducer):
             np.zeros(shape, np.int32),
         )
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        sums, squares, reference, count = (array[at] for array in state)
+    def fold(self, state: State, piece: Piece) -> None:
+        reference, count = (array[piece.region] for array in state[2:])
         np.copyto(reference, piece.values, where=piece.mask & (count == 0))
         count += piece.mask
         plain = piece.values.view(np.uint8) if piece.values.dtype.kind == "b" else piece.values
         first = reference.view(np.uint8) if reference.dtype.kind == "b" else reference
         deviation = np.where(piece.mask, deviations(plain, first), 0)
-        add_weighted(sums, deviation, piece.window)
-        add_weighted(squares, np.abs(deviation) ** 2, piece.window)
+        piece.add_to(state[0], deviation)
+        piece.add_to(state[1], np.abs(deviation) ** 2)
 
     def finish(self, state: State, weight: Array) -> Array:
         sums, squares, _, count = state
@@ -178,7 +178,7 @@ class InverseVarianceMean(Reducer):
             )
         return np.zeros(shape[1:]), np.zeros(shape[1:]), np.zeros(shape[1:])
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
+    def fold(self, state: State, piece: Piece) -> None:
         values, variance = piece.values.astype(np.float64, copy=False)
         valid = piece.mask.all(axis=0)
         if (variance[valid] <= 0).any():
@@ -187,10 +187,9 @@ class InverseVarianceMean(Reducer):
                 "must be above 0. Let the model answer NaN where it does not know."
             )
         precision = np.where(valid, 1 / np.where(valid, variance, 1), 0)
-        squared = tuple(weights**2 for weights in piece.window)
-        add_weighted(state[0][at], np.where(valid, values, 0) * precision, piece.window)
-        add_weighted(state[1][at], precision, piece.window)
-        add_weighted(state[2][at], precision, squared)
+        piece.add_to(state[0], np.where(valid, values, 0) * precision)
+        piece.add_to(state[1], precision)
+        piece.add_to(state[2], precision, squared=True)
 
     def finish(self, state: State, weight: Array) -> Array:
         values, precision, squared = state
@@ -210,8 +209,8 @@ class Sum(Reducer):
         wide = {"f": np.float64, "c": np.complex128}.get(dtype.kind, self.dtype(dtype))
         return (np.zeros(shape, wide),)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        state[0][at] += _known(piece).astype(state[0].dtype, copy=False)
+    def fold(self, state: State, piece: Piece) -> None:
+        state[0][piece.region] += _known(piece).astype(state[0].dtype, copy=False)
 
     def finish(self, state: State, weight: Array) -> Array:
         return state[0]
@@ -228,8 +227,8 @@ class Coverage(Reducer):
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
         return (np.zeros(shape),)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        add_weighted(state[0][at], piece.mask, piece.window)
+    def fold(self, state: State, piece: Piece) -> None:
+        piece.add_to(state[0], piece.mask)
 
     def finish(self, state: State, weight: Array) -> Array:
         return state[0]

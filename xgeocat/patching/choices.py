@@ -8,7 +8,7 @@ import numpy as np
 
 from xgeocat.patching.averages import Mean
 from xgeocat.patching.pieces import Piece, Reducer, State
-from xgeocat.patching.tiling import Array, Region
+from xgeocat.patching.tiling import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,10 @@ class Extreme(Reducer):
             worst = not largest
         return (np.full(shape, worst, dtype),)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
+    def fold(self, state: State, piece: Piece) -> None:
         valid = True if piece.valid is None else piece.valid
-        self.pick(state[0][at], piece.values, out=state[0][at], where=valid)
+        mine = state[0][piece.region]
+        self.pick(mine, piece.values, out=mine, where=valid)
 
     def finish(self, state: State, weight: Array) -> Array:
         return state[0]
@@ -41,8 +42,8 @@ class First(Reducer):
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
         return np.zeros(shape, dtype), np.zeros(shape, np.bool_)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        values, seen = (array[at] for array in state)
+    def fold(self, state: State, piece: Piece) -> None:
+        values, seen = (array[piece.region] for array in state)
         np.copyto(values, piece.values, where=piece.mask & ~seen)
         seen |= piece.mask
 
@@ -56,8 +57,8 @@ class Last(Reducer):
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
         return (np.zeros(shape, dtype),)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        np.copyto(state[0][at], piece.values, where=piece.mask)
+    def fold(self, state: State, piece: Piece) -> None:
+        np.copyto(state[0][piece.region], piece.values, where=piece.mask)
 
     def finish(self, state: State, weight: Array) -> Array:
         return state[0]
@@ -75,8 +76,8 @@ class Centre(Reducer):
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
         return np.zeros(shape, dtype), np.zeros(shape)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        values, nearest = (array[at] for array in state)
+    def fold(self, state: State, piece: Piece) -> None:
+        values, nearest = (array[piece.region] for array in state)
         weight = piece.weight
         # The same distance on the other side of a centre may differ in the last bit.
         nearer = piece.mask & (weight > nearest * (1 + 1e-9))
@@ -94,8 +95,8 @@ class Collected(Reducer):
         answers = np.zeros((depth, *shape), dtype)
         return answers, np.zeros((depth, *shape)), np.zeros((1, *shape), np.intp)
 
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
-        answers, weights, count = (array[at] for array in state)
+    def fold(self, state: State, piece: Piece) -> None:
+        answers, weights, count = (array[piece.region] for array in state)
         layer = np.minimum(count, len(answers) - 1)
         for layers, new in ((answers, piece.values), (weights, piece.weight)):
             old = np.take_along_axis(layers, layer, axis=0)

@@ -18,11 +18,10 @@ from xgeocat.patching.pieces import (
     Piece,
     Reducer,
     State,
-    add_weighted,
     outer,
     round_half_up,
 )
-from xgeocat.patching.tiling import Array, Box, Ints, Region, Tiling, box_between, depth, interiors
+from xgeocat.patching.tiling import Array, Box, Ints, Region, Tiling, depth, interiors
 from xgeocat.patching.windows import Window, weights
 
 #: A block of the field: its first and its past-the-last cell.
@@ -73,7 +72,7 @@ class Blend:
         return self.reducer.dtype(self.dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
     """What one patch answers for in one block.
 
@@ -85,14 +84,24 @@ class Part:
         Number of the patch; decides between patches of one start.
     at : tuple of slice
         The cells of the field that it answers for.
-    values : numpy.ndarray
-        Shape ``(..., *at)``: the answers.
+    patch : numpy.ndarray
+        Shape ``(..., *size)``: answers, of all of the patch or of this part.
+    within : tuple of slice
+        Where in them the part is.
     """
 
     start: tuple[int, ...]
     number: int
     at: Box
-    values: Array
+    patch: Array
+    within: Box
+
+    def alone(self) -> Part:
+        """The part without the rest of its patch."""
+        lengths = tuple(slice(0, s.stop - s.start) for s in self.within)
+        return Part(
+            self.start, self.number, self.at, self.patch[(..., *self.within)].copy(), lengths
+        )
 
 
 def parts(
@@ -117,12 +126,16 @@ def parts(
     """
     lo, hi = interiors(starts, tiling, blend.crop)
     lo, hi = np.maximum(lo, bounds[0]), np.minimum(hi, bounds[1])
-    found = []
     answers = answers.reshape(*answers.shape[: blend.rest + 1], *tiling.size)
-    for i in np.flatnonzero((lo < hi).all(axis=1)).tolist():
-        within: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
-        start = tuple(starts[i].tolist())
-        found.append(Part(start, first + i, box_between(lo[i], hi[i]), answers[i][within]))
+    found = []
+    here = np.flatnonzero((lo < hi).all(axis=1))
+    boxes = (x[here].tolist() for x in (starts, lo, hi))
+    for i, start, first_cell, last_cell in zip(here.tolist(), *boxes, strict=True):
+        at = tuple(map(slice, first_cell, last_cell))
+        within = tuple(
+            slice(a - s, b - s) for a, b, s in zip(first_cell, last_cell, start, strict=True)
+        )
+        found.append(Part(tuple(start), first + i, at, answers[i], within))
     return found
 
 
@@ -136,10 +149,7 @@ def edges(
 ) -> dict[tuple[int, ...], list[Part]]:
     """Copy what a group of patches contributes to each of several blocks."""
     return {
-        block: [
-            Part(part.start, part.number, part.at, part.values.copy())
-            for part in parts(answers, starts, first, bounds, tiling, blend)
-        ]
+        block: [part.alone() for part in parts(answers, starts, first, bounds, tiling, blend)]
         for block, bounds in blocks.items()
     }
 
@@ -176,17 +186,20 @@ def fold(
         out[...] = 0 if blend.fill is None else blend.fill
         return out
     windows, totals = _windows(ordered, box, tiling, blend)
-    masks = [valid_mask(part.values, blend.nodata) for part in ordered]
-    state = how.init((*rest, *shape), blend.dtype, _depth(ordered, box))
+    pieces = [
+        Piece(part.patch, part.within, _relative(part.at, box), window, None)
+        for part, window in zip(ordered, windows, strict=True)
+    ]
+    for piece in pieces:
+        piece.valid = valid_mask(piece.values, blend.nodata)
+    state = how.init((*rest, *shape), blend.dtype, _depth(pieces, shape))
     arrived = None
-    if not blend.regular or any(mask is not None for mask in masks):
-        arrived = _Arrived.nothing(rest, shape, masks)
-    for part, window, mask in zip(ordered, windows, masks, strict=True):
-        piece = Piece(part.values, window, mask)
-        at: Region = (..., *_relative(part.at, box))
-        how.fold(state, at, piece)
+    if not blend.regular or any(piece.valid is not None for piece in pieces):
+        arrived = _Arrived.nothing(rest, shape, pieces)
+    for piece in pieces:
+        how.fold(state, piece)
         if arrived is not None:
-            arrived.add(at, piece)
+            arrived.add(piece)
     weight, reached = _reached(totals, arrived, how.relative and blend.regular)
     if reached is not None and reached.ndim > out.ndim:
         reached = np.logical_and.reduce(reached, axis=0)
@@ -216,20 +229,18 @@ class _Arrived:
 
     @classmethod
     def nothing(
-        cls,
-        rest: tuple[int, ...],
-        shape: tuple[int, ...],
-        masks: Sequence[NDArray[np.bool_] | None],
+        cls, rest: tuple[int, ...], shape: tuple[int, ...], pieces: Sequence[Piece]
     ) -> Self:
-        planes = rest if any(mask is not None for mask in masks) else (1,) * len(rest)
+        planes = rest if any(p.valid is not None for p in pieces) else (1,) * len(rest)
         return cls(np.zeros((*planes, *shape)), np.ones((*planes, *shape), bool))
 
-    def add(self, at: Region, piece: Piece) -> None:
-        weight = self.weight[at]
-        mask = np.broadcast_to(True, weight.shape) if piece.valid is None else piece.valid
-        add_weighted(weight, mask, piece.window)
-        if piece.valid is not None:
-            self.complete[at] &= piece.valid
+    def add(self, piece: Piece) -> None:
+        mask = piece.valid
+        if mask is None:
+            mask = np.ones(self.weight[piece.region].shape, bool)
+        else:
+            self.complete[piece.region] &= mask
+        piece.add_to(self.weight, mask)
 
     def of_one(self) -> Weights:
         """Weights that sum to exactly one where no answer is missing."""
@@ -269,11 +280,10 @@ def _windows(
     return found, totals
 
 
-def _depth(ordered: Sequence[Part], box: Box) -> int:
-    lo = np.array([[s.start for s in part.at] for part in ordered], np.int64)
-    hi = np.array([[s.stop for s in part.at] for part in ordered], np.int64)
-    origin = np.array([s.start for s in box])
-    return depth(lo - origin, hi - origin, [s.stop - s.start for s in box])
+def _depth(pieces: Sequence[Piece], shape: tuple[int, ...]) -> int:
+    lo = np.array([[s.start for s in piece.at] for piece in pieces], np.int64)
+    hi = np.array([[s.stop for s in piece.at] for piece in pieces], np.int64)
+    return depth(lo, hi, shape)
 
 
 def _finish(

@@ -16,24 +16,30 @@ from xgeocat.patching.tiling import Array
 @numba.njit(nogil=True, cache=True)
 def add_weighted(
     sums: NDArray[np.float64],
+    at: tuple[int, int],
     values: Array,
+    within: tuple[int, int],
     along_y: NDArray[np.float64],
     along_x: NDArray[np.float64],
 ) -> None:
-    """Add values, times their separable weights, to sums, in place.
+    """Add a box of values, times its separable weights, to a box of sums, in place.
 
     Parameters
     ----------
     sums : numpy.ndarray
         Shape ``(y, x)``, float64.
+    at, within : (int, int)
+        First cell of the box in the sums and in the values. Whole arrays are given, rather than
+        views of the boxes, because the compiler knows only of those that their rows are contiguous.
     values : numpy.ndarray
-        The same shape, integers or floats (numba knows no float16).
+        Shape ``(y, x)``, integers or floats (numba knows no float16).
     along_y, along_x : numpy.ndarray
-        Weights, shapes ``(y,)`` and ``(x,)``.
+        Weights; their lengths are those of the box.
     """
-    for y in range(values.shape[0]):
+    width = len(along_x)
+    for y in range(len(along_y)):
         weight = along_y[y]
-        row_of_sums = sums[y]
-        row = values[y]
-        for x in range(values.shape[1]):
+        row_of_sums = sums[at[0] + y, at[1] : at[1] + width]
+        row = values[within[0] + y, within[1] : within[1] + width]
+        for x in range(width):
             row_of_sums[x] += weight * along_x[x] * row[x]

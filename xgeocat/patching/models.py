@@ -145,7 +145,7 @@ def torch_model(
     TypeError
         For another kind of source, or a network that cannot be pickled.
     """
-    _require("torch", "torch")
+    require("torch", "torch")
     how = (device, None if dtype is None else str(dtype).removeprefix("torch."))
     if isinstance(source, (str, os.PathLike)):
         file = ModelFile.find(source)
@@ -196,7 +196,7 @@ def onnx_model(
     FileNotFoundError
         For a path without a file.
     """
-    _require("onnxruntime", "onnx")
+    require("onnxruntime", "onnx")
     how = (output, None if providers is None else tuple(providers))
     if isinstance(path_or_bytes, bytes):
         name = f"onnx@{hashlib.sha256(path_or_bytes).hexdigest()[:12]}"
@@ -446,10 +446,11 @@ def _from_factory(factory: Callable[[], Model]) -> Model:
     return model
 
 
-def _require(package: str, extra: str) -> None:
+def require(package: str, extra: str) -> None:
+    """Raise ImportError where a package of an extra is not installed; imports nothing."""
     if importlib.util.find_spec(package) is None:
         raise ImportError(
-            f'This model needs {package}, which is not installed: pip install "xgeocat[{extra}]"'
+            f'This needs {package}, which is not installed: pip install "xgeocat[{extra}]"'
         )
 
 

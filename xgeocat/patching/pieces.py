@@ -8,15 +8,17 @@ is the fill value of cells that none reached.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xgeocat.patching.tiling import Array, Region
+from xgeocat.patching.tiling import Array, Box, Region
 from xgeocat.patching.windows import Window
 
 State: TypeAlias = tuple[Array, ...]
@@ -24,33 +26,67 @@ Floats: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """The part of one patch that falls into a block.
 
     Parameters
     ----------
-    values : numpy.ndarray
-        Shape ``(..., *box)``, the answers.
+    patch : numpy.ndarray
+        Shape ``(..., *size)``: the answers of the patch.
+    within : tuple of slice
+        The part of it.
+    at : tuple of slice
+        Where it falls in the block.
     window : tuple of numpy.ndarray
-        Blending weights, one vector for each dimension of the box; never zero.
+        Blending weights, one vector for each dimension of the part; never zero.
     valid : numpy.ndarray or None
         Shape of `values`, bool: False where the answer is NaN or nodata. None: all valid.
     """
 
-    values: Array
+    patch: Array
+    within: Box
+    at: Box
     window: tuple[Floats, ...]
     valid: Mask | None
 
     @property
+    def values(self) -> Array:
+        """The answers of the part, shape ``(..., *part)``."""
+        return self.patch[(..., *self.within)]
+
+    @property
+    def region(self) -> Region:
+        """Index of the part in an array over the block."""
+        return (..., *self.at)
+
+    @property
     def weight(self) -> Floats:
-        """The weights as one array, shape ``box``."""
+        """The weights as one array, shape ``part``."""
         return outer(self.window)
 
     @property
     def mask(self) -> Mask:
         """`valid`, as an array in any case."""
         return np.ones(self.values.shape, bool) if self.valid is None else self.valid
+
+    def add_to(self, sums: Array, values: Array | None = None, squared: bool = False) -> None:
+        """Add the answers, times their weights, to float64 or complex128 sums over the block.
+
+        Parameters
+        ----------
+        sums : numpy.ndarray
+            Shape ``(..., *block)``; changed in place.
+        values : numpy.ndarray, optional
+            What to add instead of the answers, shape ``(..., *part)``.
+        squared : bool, default: False
+            Whether to add them times the square of their weights.
+        """
+        window = tuple(weights**2 for weights in self.window) if squared else self.window
+        if values is None:
+            _add(sums, self.at, self.patch, self.within, window)
+        else:
+            _add(sums, self.at, values, tuple(slice(0, len(w)) for w in window), window)
 
 
 class Reducer(ABC):
@@ -87,7 +123,7 @@ class Reducer(ABC):
         """State of a block that no patch has reached; at most `depth` will reach a cell."""
 
     @abstractmethod
-    def fold(self, state: State, at: Region, piece: Piece) -> None:
+    def fold(self, state: State, piece: Piece) -> None:
         """Fold one piece into the state, in place; pieces come in the order of their patches."""
 
     @abstractmethod
@@ -115,24 +151,33 @@ def round_half_up(values: Floats) -> Floats:
     return np.floor(np.rint(values * 2**20) / 2**20 + 0.5)
 
 
-def add_weighted(sums: Array, values: Array, window: tuple[Floats, ...]) -> None:
-    """Add values times their separable weights to float64 or complex128 sums, in place."""
+def _add(sums: Array, at: Box, values: Array, within: Box, window: tuple[Floats, ...]) -> None:
+    """Add a box of values times separable weights to a box of sums, plane by plane."""
     from xgeocat.patching import kernels
 
-    *leading, along_y, along_x = window if len(window) > 1 else (np.ones(1), *window)
     if len(window) == 1:
         sums, values = sums[..., None, :], values[..., None, :]
+        at, within, window = (slice(0, 1), *at), (slice(0, 1), *within), (np.ones(1), *window)
+    to, of = (at[-2].start, at[-1].start), (within[-2].start, within[-1].start)
+    *leading, along_y, along_x = window
     if values.dtype.kind == "c":
         # Multiplied by ``weight + 0j``, infinities would become NaN.
         sums, values, along_x = _parts(sums), _parts(values), np.repeat(along_x, 2)
+        to, of = (to[0], 2 * to[1]), (of[0], 2 * of[1])
     elif values.dtype.kind == "b":
         values = values.view(np.uint8)
     elif values.dtype == np.float16:
         values = values.astype(np.float32)
-    for plane in np.ndindex(values.shape[:-2]):
-        own = zip(leading, plane[len(plane) - len(leading) :], strict=True)
-        factor = np.prod([weights[i] for weights, i in own])
-        kernels.add_weighted(sums[plane], values[plane], along_y * factor, along_x)
+    rest = values.shape[: values.ndim - len(window)]
+    for plane in product(*map(range, (*rest, *map(len, leading)))):
+        inner = plane[len(rest) :]
+        factor = math.prod(weights[i] for weights, i in zip(leading, inner, strict=True))
+        mine, theirs = (
+            (*plane[: len(rest)], *(s.start + i for s, i in zip(box, inner, strict=False)))
+            for box in (at, within)
+        )
+        rows = along_y * factor if leading else along_y
+        kernels.add_weighted(sums[mine], to, values[theirs], of, rows, along_x)
 
 
 def _parts(numbers: Array) -> Array:

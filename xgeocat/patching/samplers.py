@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import pyproj
@@ -76,11 +76,11 @@ class _Sampler:
 
     def describe(self) -> Mapping[str, object]:
         """Describe, in JSON values, all that the starts depend on beside the field and size."""
-        return {"sampler": self.name, **{k: _plain(v) for k, v in self.place.keywords.items()}}
+        return {"sampler": self.name, **_parameters(self.place)}
 
     def __repr__(self) -> str:
-        given = {name: _plain(value) for name, value in self.place.keywords.items()}
-        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        given = ", ".join(f"{k}={v!r}" for k, v in _parameters(self.place).items())
+        return f"{self.name}({given})"
 
 
 def grid(overlap: PerDim | None = None, stride: PerDim | None = None) -> _Sampler:
@@ -109,7 +109,7 @@ def _grid(
 ) -> Ints:
     shared = _per_dim(overlap, size, dict.fromkeys(size, 0))
     for dim, n in shared.items():
-        if n >= max(size[dim], 1):
+        if n >= size[dim]:
             raise ValueError(f"overlap={n} along {dim!r} must be smaller than size={size[dim]}.")
     apart = {dim: n - shared[dim] for dim, n in size.items()}
     steps = apart if stride is None else _per_dim(stride, size, size)
@@ -473,10 +473,14 @@ def _per_dim(value: PerDim, size: Mapping[str, int], rest: Mapping[str, int]) ->
     return {dim: value.get(dim, rest[dim]) for dim in size}
 
 
+def _parameters(place: partial[Any]) -> dict[str, object]:
+    return {name: _plain(value) for name, value in place.keywords.items()}
+
+
 def _plain(value: object) -> object:
     """JSON value for a parameter: geometries, classes and label arrays by their hash."""
     if isinstance(value, partial):
-        return {name: _plain(given) for name, given in value.keywords.items()}
+        return _parameters(value)
     if isinstance(value, pyproj.CRS):
         return value.to_string()
     if isinstance(value, BaseGeometry):
@@ -555,11 +559,8 @@ def _geobox(field: Field) -> GeoBox:
     except TransformNotInvertibleError:
         geobox = None
     # odc-geo reads the first and last coordinate alone.
-    even = all(
-        np.ptp(np.diff(field[dim])) <= np.abs(np.diff(field[dim])).max() / 100
-        for dim in spatial_dims(field)
-        if dim in field.coords and field.sizes[dim] > 1
-    )
+    steps = [np.diff(field[d].values) for d in spatial_dims(field) if d in field.coords]
+    even = all(np.ptp(step) <= np.abs(step).max() / 100 for step in steps if step.size)
     if not even or not isinstance(geobox, GeoBox) or not geobox.transform.determinant:
         raise ValueError(
             f"The field with the dims {tuple(map(str, field.dims))} has no regular grid to find "
@@ -607,14 +608,18 @@ def _near(
 
 
 def _neighbourhood(degrees: pyproj.CRS, geobox: GeoBox) -> list[tuple[float, ...]]:
-    """Boxes of longitude and latitude that hold a grid, two where it meets the antimeridian."""
+    """Boxes of longitude and latitude that hold a grid, one for each way to count longitudes."""
     transformer = pyproj.Transformer.from_crs(_crs(geobox.crs), degrees, always_xy=True)
     west, south, east, north = transformer.transform_bounds(*geobox.boundingbox.bbox)
-    margin = max((east - west) % 360, north - south) / 10 + LONGEST[True]
-    west, south, east, north = west - margin, south - margin, east + margin, north + margin
-    if west <= east:
-        return [(west, south, east, north)]
-    return [(west, south, 180, north), (-180, south, east, north)]
+    if not np.isfinite([west, south, east, north]).all():
+        # The corners of the grid lie off the globe, as those of a geostationary image.
+        return [(-360, -90, 360, 90)]
+    east += 360 * (west > east)
+    margin = max(east - west, north - south) / 10
+    return [
+        (west - margin + turn, south - margin, east + margin + turn, north + margin)
+        for turn in (-360, 0, 360)
+    ]
 
 
 def _row_column(geobox: GeoBox, xy: Array) -> Array:
