@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast, runtime_checkable
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -17,8 +18,9 @@ from xgeocat.patching.patch import PerDim, patch
 from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.samplers import Sampler
 from xgeocat.patching.stitch import stitch
-from xgeocat.patching.tiling import Boundary
+from xgeocat.patching.tiling import TARGET_BLOCK, Boundary
 from xgeocat.patching.windows import Window
+from xgeocat.patching.writing import into_memory
 
 Field = xr.DataArray | xr.Dataset
 Step = Callable[[Field], Field]
@@ -240,15 +242,25 @@ class Sequential:
                 cut = not cut
 
     def __call__(self, cube: Field) -> Field:
-        """Run a field through the steps; lazy if the field is."""
-        result: Field = cube
+        """Run a field through the steps; lazy if the field is.
+
+        A field in memory comes out in memory. On the way it is worked through block by block, on
+        threads, where all steps are of this module and the last one stitches: so its patches, of
+        which there are more pixels than in the field, never are in memory all at once.
+        """
+        blockwise = not is_dask_collection(cube) and isinstance(self.steps[-1], Stitch)
+        blockwise &= all(isinstance(step, (*SAMPLERS, ApplyToChips, Stitch)) for step in self.steps)
+        result: Field = _in_blocks(cube) if blockwise else cube
         for step in self.steps:
             result = step(result)
-        return result
+        return into_memory(result) if blockwise else result
 
     def explain(self, cube: Field) -> Explanation:
         """Say what running a field through the steps will take; see :func:`xgeocat.explain`."""
-        return explain(self(cube if is_dask_collection(cube) else cube.chunk()))
+        lazy: Field = cube if is_dask_collection(cube) else _in_blocks(cube)
+        for step in self.steps:
+            lazy = step(lazy)
+        return explain(lazy)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(type(step).__name__ for step in self.steps)})"
@@ -256,6 +268,13 @@ class Sequential:
     def describe(self) -> Mapping[str, object]:
         """Describe all that the results depend on."""
         return {"steps": [_plain(describe(step)) for step in self.steps]}
+
+
+def _in_blocks(cube: Field) -> Field:
+    """Split a field in memory into blocks, of which tasks can be made; nothing is copied."""
+    long = {d: TARGET_BLOCK for d, n in cube.sizes.items() if n > TARGET_BLOCK}
+    # A token of its own: dask would read all of the field to make one of its values.
+    return cube.chunk({**dict.fromkeys(cube.dims, -1), **long}, token=uuid4().hex)
 
 
 def _plain(value: object) -> object:

@@ -42,6 +42,7 @@ class Mean(Reducer):
 
     weighted = True
     relative = True
+    carries_nan = True
 
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
         return (np.zeros(shape, np.complex128 if dtype.kind == "c" else np.float64),)
@@ -199,6 +200,8 @@ class InverseVarianceMean(Reducer):
 
 class Sum(Reducer):
     """Plain sum of all answers, without weights; integers are summed in 64 bits."""
+
+    carries_nan = True
 
     def dtype(self, dtype: np.dtype) -> np.dtype:
         if dtype.kind in "bi":

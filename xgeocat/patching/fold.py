@@ -98,10 +98,9 @@ class Part:
 
     def alone(self) -> Part:
         """The part without the rest of its patch."""
-        lengths = tuple(slice(0, s.stop - s.start) for s in self.within)
-        return Part(
-            self.start, self.number, self.at, self.patch[(..., *self.within)].copy(), lengths
-        )
+        inside: Region = (..., *self.within)
+        alone = tuple(slice(0, s.stop - s.start) for s in self.within)
+        return Part(self.start, self.number, self.at, self.patch[inside].copy(), alone)
 
 
 def parts(
@@ -177,10 +176,9 @@ def fold(
     numpy.ndarray
         Shape ``(..., *block)``, dtype ``blend.result``.
     """
-    how = blend.reducer
     box = tuple(map(slice, *bounds))
     shape = tuple(s.stop - s.start for s in box)
-    out = np.empty((*how.rest(rest), *shape), blend.result)
+    out = np.empty((*blend.reducer.rest(rest), *shape), blend.result)
     ordered = sorted(found, key=lambda part: (part.start, part.number))
     if not ordered or not out.size:
         out[...] = 0 if blend.fill is None else blend.fill
@@ -190,8 +188,28 @@ def fold(
         Piece(part.patch, part.within, _relative(part.at, box), window, None)
         for part, window in zip(ordered, windows, strict=True)
     ]
+    floats = blend.dtype.kind in "fc" and (blend.nodata is None or np.isnan(blend.nodata))
+    if floats and blend.reducer.carries_nan:
+        # Most answers hold no NaN. Then none comes out, and what went in need not be searched.
+        _fold(out, rest, pieces, totals, blend)
+        if not np.isnan(out.sum()):
+            return out
     for piece in pieces:
         piece.valid = valid_mask(piece.values, blend.nodata)
+    _fold(out, rest, pieces, totals, blend)
+    return out
+
+
+def _fold(
+    out: Array,
+    rest: tuple[int, ...],
+    pieces: Sequence[Piece],
+    totals: Sequence[Weights],
+    blend: Blend,
+) -> None:
+    """Fold pieces and finish the block into `out`."""
+    how = blend.reducer
+    shape = out.shape[out.ndim - len(totals) :]
     state = how.init((*rest, *shape), blend.dtype, _depth(pieces, shape))
     arrived = None
     if not blend.regular or any(piece.valid is not None for piece in pieces):
@@ -204,7 +222,6 @@ def fold(
     if reached is not None and reached.ndim > out.ndim:
         reached = np.logical_and.reduce(reached, axis=0)
     _finish(out, state, weight, reached, blend)
-    return out
 
 
 def _reached(

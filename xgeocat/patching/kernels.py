@@ -16,9 +16,11 @@ from xgeocat.patching.tiling import Array
 @numba.njit(nogil=True, cache=True)
 def add_weighted(
     sums: NDArray[np.float64],
-    at: tuple[int, int],
+    y0: int,
+    x0: int,
     values: Array,
-    within: tuple[int, int],
+    of_y: int,
+    of_x: int,
     along_y: NDArray[np.float64],
     along_x: NDArray[np.float64],
 ) -> None:
@@ -28,18 +30,20 @@ def add_weighted(
     ----------
     sums : numpy.ndarray
         Shape ``(y, x)``, float64.
-    at, within : (int, int)
-        First cell of the box in the sums and in the values. Whole arrays are given, rather than
-        views of the boxes, because the compiler knows only of those that their rows are contiguous.
+    y0, x0 : int
+        First cell of the box in the sums.
     values : numpy.ndarray
         Shape ``(y, x)``, integers or floats (numba knows no float16).
+    of_y, of_x : int
+        First cell of the box in the values. Whole arrays are given, rather than views of the boxes,
+        because of those the compiler would not know that their rows are contiguous.
     along_y, along_x : numpy.ndarray
         Weights; their lengths are those of the box.
     """
     width = len(along_x)
     for y in range(len(along_y)):
         weight = along_y[y]
-        row_of_sums = sums[at[0] + y, at[1] : at[1] + width]
-        row = values[within[0] + y, within[1] : within[1] + width]
+        row_of_sums = sums[y0 + y, x0 : x0 + width]
+        row = values[of_y + y, of_x : of_x + width]
         for x in range(width):
             row_of_sums[x] += weight * along_x[x] * row[x]

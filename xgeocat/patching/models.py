@@ -425,8 +425,9 @@ class Runner:
 
 
 def _cast(batch: Array, dtype: np.dtype) -> Array:
+    """Copy a batch, since a layer may work in place, in the dtype that a model takes."""
     with np.errstate(invalid="ignore"):
-        cast = batch.astype(dtype, order="C", copy=False)
+        cast = batch.astype(dtype, order="C")
     exact = dtype.kind in "fc" or np.can_cast(batch.dtype, dtype) or np.array_equal(cast, batch)
     if not exact:
         raise ValueError(
@@ -569,8 +570,7 @@ def _load_torch(
 
     def run(batch: Array) -> Array:
         with torch.inference_mode():
-            # A copy: a layer may work in place.
-            answer = network(torch.tensor(batch, device=where, dtype=wanted))
+            answer = network(torch.from_numpy(batch).to(where, wanted))
             if not isinstance(answer, torch.Tensor):
                 raise TypeError(
                     f"The network answered with a {type(answer).__name__}; it must answer with one "

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import TypeAlias
 
@@ -53,7 +54,8 @@ class Piece:
     @property
     def values(self) -> Array:
         """The answers of the part, shape ``(..., *part)``."""
-        return self.patch[(..., *self.within)]
+        inside: Region = (..., *self.within)
+        return self.patch[inside]
 
     @property
     def region(self) -> Region:
@@ -99,6 +101,9 @@ class Reducer(ABC):
     relative : bool
         Whether it is to be given weights that were divided by their sum at each cell. Without gaps
         they sum to one there, and nothing needs dividing any more.
+    carries_nan : bool
+        Whether a NaN among the answers of a cell always shows in its result. Then answers need not
+        be looked through for NaN before.
     joint : bool
         Whether it needs all that stands along the first dimension after ``patch`` at once.
     window : str, (str, float) or None
@@ -107,6 +112,7 @@ class Reducer(ABC):
 
     weighted: bool = False
     relative: bool = False
+    carries_nan: bool = False
     joint: bool = False
     window: Window | None = None
 
@@ -153,31 +159,38 @@ def round_half_up(values: Floats) -> Floats:
 
 def _add(sums: Array, at: Box, values: Array, within: Box, window: tuple[Floats, ...]) -> None:
     """Add a box of values times separable weights to a box of sums, plane by plane."""
-    from xgeocat.patching import kernels
-
+    add = _kernel()
     if len(window) == 1:
         sums, values = sums[..., None, :], values[..., None, :]
         at, within, window = (slice(0, 1), *at), (slice(0, 1), *within), (np.ones(1), *window)
-    to, of = (at[-2].start, at[-1].start), (within[-2].start, within[-1].start)
     *leading, along_y, along_x = window
+    y, x, of_y, of_x = at[-2].start, at[-1].start, within[-2].start, within[-1].start
     if values.dtype.kind == "c":
         # Multiplied by ``weight + 0j``, infinities would become NaN.
         sums, values, along_x = _parts(sums), _parts(values), np.repeat(along_x, 2)
-        to, of = (to[0], 2 * to[1]), (of[0], 2 * of[1])
+        x, of_x = 2 * x, 2 * of_x
     elif values.dtype.kind == "b":
         values = values.view(np.uint8)
     elif values.dtype == np.float16:
         values = values.astype(np.float32)
+    if values.ndim == 2:
+        add(sums, y, x, values, of_y, of_x, along_y, along_x)
+        return
     rest = values.shape[: values.ndim - len(window)]
     for plane in product(*map(range, (*rest, *map(len, leading)))):
-        inner = plane[len(rest) :]
-        factor = math.prod(weights[i] for weights, i in zip(leading, inner, strict=True))
-        mine, theirs = (
-            (*plane[: len(rest)], *(s.start + i for s, i in zip(box, inner, strict=False)))
-            for box in (at, within)
-        )
-        rows = along_y * factor if leading else along_y
-        kernels.add_weighted(sums[mine], to, values[theirs], of, rows, along_x)
+        outside, inside = plane[: len(rest)], plane[len(rest) :]
+        factor = math.prod(weights[i] for weights, i in zip(leading, inside, strict=True))
+        mine = (*outside, *(s.start + i for s, i in zip(at, inside, strict=False)))
+        theirs = (*outside, *(s.start + i for s, i in zip(within, inside, strict=False)))
+        add(sums[mine], y, x, values[theirs], of_y, of_x, along_y * factor, along_x)
+
+
+@cache
+def _kernel() -> Callable[..., None]:
+    """The compiled loop; numba takes half a second to import, and only folding needs it."""
+    from xgeocat.patching.kernels import add_weighted
+
+    return add_weighted
 
 
 def _parts(numbers: Array) -> Array:

@@ -170,9 +170,9 @@ def _stitch_array(
     if isinstance(ordered.data, np.ndarray):
         data = stitch_numpy(ordered.data, starts, tiling, blend)
     else:
-        from xgeocat.patching import graph
+        from xgeocat.patching import fieldgraph
 
-        data = graph.stitch(ordered.data, starts, tiling, blend)
+        data = fieldgraph.stitch(ordered.data, starts, tiling, blend)
     field = _on_grid(
         patches, index.parent, grid, rest[len(rest) - (data.ndim - len(tiled)) :], data
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from types import EllipsisType
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -253,9 +254,14 @@ def _counts(lo: Ints, hi: Ints, shape: Sequence[int]) -> Ints:
         np.unique(np.concatenate([[0, n], lo[:, axis], hi[:, axis]]))
         for axis, n in enumerate(shape)
     ]
-    counts = np.zeros([len(c) - 1 for c in cuts], np.int64)
-    first = np.stack([np.searchsorted(c, lo[:, a]) for a, c in enumerate(cuts)], axis=-1)
-    last = np.stack([np.searchsorted(c, hi[:, a]) for a, c in enumerate(cuts)], axis=-1)
-    for start, stop in zip(first.tolist(), last.tolist(), strict=True):
-        counts[tuple(map(slice, start, stop))] += 1
-    return counts
+    # Each box is one more from each of its first corners on, and one less behind its last.
+    counts = np.zeros([len(c) for c in cuts], np.int64)
+    edges = [
+        (np.searchsorted(c, lo[:, a]), np.searchsorted(c, hi[:, a])) for a, c in enumerate(cuts)
+    ]
+    for corner in product((0, 1), repeat=len(cuts)):
+        at = tuple(edges[axis][side] for axis, side in enumerate(corner))
+        np.add.at(counts, at, (-1) ** sum(corner))
+    for axis in range(counts.ndim):
+        np.cumsum(counts, axis=axis, out=counts)
+    return counts[(slice(-1),) * counts.ndim]

@@ -7,14 +7,14 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, SupportsIndex, TypeAlias, cast
+from typing import TYPE_CHECKING, SupportsIndex, TypeAlias, TypeVar, cast
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import compute
 
-from xgeocat.patching.index import PATCH, patch_index
+from xgeocat.patching.index import PATCH, PatchIndex, patch_index
 from xgeocat.patching.models import require
 from xgeocat.patching.selectable import Selectable
 from xgeocat.patching.tiling import Array
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Takes the tensors of an item, and returns what shall be in their place.
 Transform: TypeAlias = Callable[..., object]
+
+Labels = TypeVar("Labels", xr.DataArray, xr.Dataset, xr.DataArray | xr.Dataset)
 
 #: torch has these dtypes, and hardly an operation for them.
 WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
@@ -51,7 +53,7 @@ def to_torch(
         ``(..., y, x)``. Arithmetic on lazy patches makes dask compute all patches of a block for
         one: calculate before `patch`, or in `transform`.
     labels : DataArray or Dataset, optional
-        The same patches of a field on the same grid.
+        The same patches of a field on the same grid, in any order; there may be more of them.
     transform : callable, optional
         Takes an item, as ``transform(patch)`` or ``transform(patch, label)``, and returns what
         shall be in its place.
@@ -65,8 +67,8 @@ def to_torch(
     Raises
     ------
     ValueError
-        For labels of other patches, variables that cannot be stacked, or patches without a
-        PatchIndex.
+        For labels of another grid or of other patches, variables that cannot be stacked, or
+        patches without a PatchIndex.
     TypeError
         For values that torch has no dtype for.
     ImportError
@@ -80,13 +82,7 @@ def to_torch(
     require("torch", "torch")
     parts = [_part(patches)]
     if labels is not None:
-        if not patch_index(patches).equals(patch_index(labels)):
-            raise ValueError(
-                f"The labels are other patches than those they label: {patch_index(labels)}, and "
-                f"{patch_index(patches)}. Cut both with the same size and overlap, and select the "
-                "same patches in the same order."
-            )
-        parts.append(_part(labels))
+        parts.append(_part(_matched(labels, patch_index(patches))))
     return cast("torch.utils.data.Dataset[object]", _dataset_class()(parts, transform))
 
 
@@ -116,7 +112,7 @@ class PatchDataset:
         items: list[object] = []
         for place in places:
             # Copies: a transform may work in place, and a patch be asked for twice.
-            item = tuple(torch.tensor(batch[place]) for batch in batches)
+            item = tuple(torch.from_numpy(batch[place].copy()) for batch in batches)
             if self.transform is not None:
                 items.append(self.transform(*item))
             else:
@@ -171,6 +167,26 @@ class Part:
         return batch.astype(self.dtype, copy=False)
 
 
+def _matched(labels: Labels, index: PatchIndex) -> Labels:
+    """Take the labels of some patches, in their order: that of lazy patches follows the blocks."""
+    found = patch_index(labels)
+    if not index.parent.same_grid(found.parent):
+        raise ValueError(
+            f"The labels have another grid than the patches: {found}, and {index}. Put the "
+            "labels on the grid of the field, and cut both with the same size."
+        )
+    places = {tuple(start): place for place, start in enumerate(found.starts.tolist())}
+    wanted = [tuple(start) for start in index.starts.tolist()]
+    missing = [start for start in wanted if start not in places]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(wanted)} patches have no label; the first starts at "
+            f"{dict(zip(index.tiling.dims, missing[0], strict=True))}. Cut both with the same "
+            "overlap, or select the patches that have one."
+        )
+    return labels.isel({PATCH: [places[start] for start in wanted]})
+
+
 def _part(patches: xr.DataArray | xr.Dataset) -> Part:
     tiled = patch_index(patches).tiling.dims
     stacked = isinstance(patches, xr.Dataset)
@@ -219,10 +235,10 @@ def _packed(state: object) -> bytes:
     """Pickle with what lets lazy patches read one by one, which dask leaves behind."""
     import cloudpickle
 
+    table = cloudpickle.Pickler.dispatch_table.new_child({da.Array: _reduced})
+    pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})
     file = io.BytesIO()
-    pickler = cloudpickle.Pickler(file)
-    pickler.dispatch_table = pickler.dispatch_table.new_child({da.Array: _reduced})
-    pickler.dump(state)
+    pickler(file).dump(state)
     return file.getvalue()
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Protocol
 
+import dask
 import dask.array as da
 import numpy as np
+import xarray as xr
 from dask._task_spec import Task, TaskRef, convert_legacy_graph
 from dask.base import compute_as_if_collection, tokenize
 from dask.typing import Key
@@ -56,6 +58,27 @@ def write(sources: Sequence[da.Array], targets: Sequence[Target], label: str) ->
         compute_as_if_collection(da.Array, graph, [written])
 
 
+def into_memory(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
+    """Compute a lazy field into arrays made beforehand, which spares putting its blocks together.
+
+    On threads (or as ``dask.config`` says), even where a distributed client is active: what is in
+    the memory of this process stays there.
+    """
+    if isinstance(field, xr.DataArray):
+        target = np.empty(field.shape, field.dtype)
+        _write_here([field.data], [target])
+        return field.copy(data=target)
+    lazy = {name: var for name, var in field.data_vars.items() if var.chunks is not None}
+    made = {name: np.empty(var.shape, var.dtype) for name, var in lazy.items()}
+    _write_here([var.data for var in lazy.values()], list(made.values()))
+    return field.assign({name: var.copy(data=made[name]) for name, var in lazy.items()})
+
+
+def _write_here(sources: Sequence[da.Array], targets: Sequence[Array]) -> None:
+    with dask.config.set(scheduler=dask.config.get("scheduler", None) or "threads"):
+        write(sources, targets, label="memory")
+
+
 def _blocks(
     sources: Sequence[da.Array],
 ) -> Iterator[
@@ -67,7 +90,7 @@ def _blocks(
         for block in product(*map(range, source.numblocks)):
             hi = tuple(int(s[i]) for s, i in zip(stops, block, strict=True))
             lo = tuple(h - chunks[i] for h, chunks, i in zip(hi, source.chunks, block, strict=True))
-            place = tuple(a / n for a, n in zip(lo[-2:], source.shape[-2:], strict=True))
+            place = tuple(a / max(n, 1) for a, n in zip(lo[-2:], source.shape[-2:], strict=True))
             yield place, number, block, (lo, hi)
 
 
