@@ -122,14 +122,14 @@ def test_a_sampler_gives_integer_starts_of_any_kind_of_field(make, kind, no_comp
 
 @each
 def test_columns_follow_the_order_of_the_size(make):
-    field = on_grid()
-    rows_first = make()(field, {"y": 9, "x": 9})
-    columns_first = make()(field, {"x": 9, "y": 9})
-    if "y" not in str(make().describe().get("stride")) and make().name in ("grid", "points"):
-        assert sorted(rows(rows_first)) == sorted(rows(columns_first[:, ::-1]))
-    assert columns_first.shape[1] == 2
-    assert (columns_first[:, 0] < 90).all()
-    assert (columns_first[:, 1] < 70).all()
+    sampler, field = make(), on_grid()
+    y_first = sampler(field, {"y": 9, "x": 8})
+    x_first = sampler(field, {"x": 8, "y": 9})
+    assert (x_first <= [90 - 1, 70 - 1]).all()
+    assert x_first[:, 0].max() > 70 - 9
+    # Those two draw along each dimension in turn, so that another order gives other numbers.
+    if sampler.name not in ("jittered", "random"):
+        assert sorted(rows(y_first)) == sorted(rows(x_first[:, ::-1]))
 
 
 @each
@@ -512,7 +512,11 @@ def test_the_pixel_of_a_point_is_that_of_rasterio(transform, crs, at):
             samplers.points(xy)(field, size)
 
 
-@pytest.mark.parametrize("transform", [UTM, ASCENDING, LANDSAT])
+@pytest.mark.parametrize(
+    # 1/49 times 49 is less than 1 in floats.
+    "transform",
+    [UTM, ASCENDING, LANDSAT, Affine(49, 0, 500000, 0, -49, 4300000)],
+)
 def test_a_point_on_an_edge_is_in_the_pixel_of_the_higher_number(transform):
     field = on_grid((70, 90), transform)
     cells = np.array([(r, c) for r in range(70) for c in range(90)])
@@ -737,11 +741,19 @@ def test_a_track_goes_step_by_step_and_has_both_ends():
 def test_the_end_of_a_whole_number_of_steps_comes_once():
     line = shapely.LineString([(500005.1, 4299995), (500305.1, 4299995)])
     assert middles(samplers.track(line, 10), on_grid()) == [(0, 0), (0, 10), (0, 20), (0, 30)]
-    # 0.1 is no binary fraction, and here the end lies on the edge of a pixel.
-    line = shapely.LineString([(500000, 4299995), (500300, 4299995)])
-    found = middles(samplers.track(line, 1.1), on_grid())
-    assert found[-1] == (0, 30)
-    assert len(found) == len(set(found)) == 29
+    # 25 steps of 2.28 fall short of the end by rounding, which here is the edge of a pixel.
+    line = shapely.LineString([(500000, 4299995), (500570, 4299995)])
+    assert 57 - 1e-9 < np.arange(0, 57, 2.28)[-1] < 57
+    assert middles(samplers.track(line, 2.28), on_grid())[-2:] == [(0, 54), (0, 57)]
+
+
+def test_a_track_keeps_the_direction_of_the_line():
+    line = shapely.LineString([(500005, 4299795, 7.0), (500005, 4299995, 8.0)])
+    expected = [(20, 0), (12, 0), (4, 0), (0, 0)]
+    assert middles(samplers.track(line, 8), on_grid()) == expected
+    assert middles(samplers.track(line.reverse(), 8), on_grid())[0] == (0, 0)
+    flat = shapely.force_2d(line)
+    assert samplers.track(line, 8).describe() == samplers.track(flat, 8).describe()
 
 
 @given(
@@ -832,30 +844,50 @@ def test_a_line_that_never_is_inside_is_refused():
         samplers.track(line, 5)(on_grid(), edges(9, 9))
 
 
-@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
-def test_a_line_that_goes_round_the_world_is_followed_near_the_field(crs):
+@pytest.mark.parametrize("turn", [0, 360], ids=["-180..180", "0..360"])
+def test_a_line_that_goes_far_is_followed_near_the_field(turn):
     field = on_grid()
-    around = gpd.GeoSeries([shapely.LineString([(-179, 38.845), (179, 38.845)])], crs=4326)
-    if crs == "EPSG:3857":
-        with pytest.raises(ValueError, match=r"in EPSG:3857, cannot be projected.*32610.*Clip"):
-            samplers.track(shapely.LineString([(-13692297, 4699000), (-3673543, 0)]), 9, crs=crs)(
-                field, edges(1, 1)
-            )
-        return
-    found = samplers.track(around, 9)(field, edges(1, 1))
+    around = shapely.LineString([(-179 + turn, 38.845), (turn - 10, 38.845)])
+    found = samplers.track(around, 9, crs=4326)(field, edges(1, 1))
     assert 10 <= len(found) <= 11
     away = gpd.GeoSeries(gpd.points_from_xy(*centres(field, found, edges(1, 1)).T), crs=32610)
     np.testing.assert_allclose(away.to_crs(4326).y, 38.845, atol=5e-5)
 
 
+def test_a_line_that_cannot_be_projected_is_refused():
+    # In web mercator from the field to the point on the equator where UTM has no answer.
+    line = shapely.LineString([(-13692297.4, 4699000.0), (-3673543.2, 0.0)])
+    with pytest.raises(ValueError, match=r"in EPSG:3857, cannot be projected.*32610.*Clip"):
+        samplers.track(line, 9, crs=3857)(on_grid(), edges(1, 1))
+
+
+def test_a_line_over_a_geostationary_image_whose_corners_are_off_the_globe():
+    crs = "+proj=geos +h=35785831 +lon_0=-75 +sweep=x"
+    field = on_grid((110, 110), Affine(100_000, 0, -5_500_000, 0, -100_000, 5_500_000), crs)
+    line = shapely.LineString([(-100.0, 10.0), (-50.0, 10.0)])
+    found = samplers.track(line, 5, crs=4326)(field, edges(1, 1))
+    expected = gpd.GeoSeries([shapely.Point(-100, 10)], crs=4326).to_crs(crs).iloc[0]
+    row, column = rasterio.transform.rowcol(field.odc.geobox.transform, expected.x, expected.y)
+    assert found[0].tolist() == [row, column]
+    assert len(found) > 8
+
+
 @pytest.mark.parametrize("step", [5, 7.5])
-def test_a_line_across_the_antimeridian_reaches_both_sides_of_a_field(step):
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [[(179.9, 10), (180, 10)], [(-180, 10), (-179.9, 10)]],
+        [[(179.9, 10), (180.1, 10)]],
+        [[(-180.1, 10), (-179.9, 10)]],
+    ],
+    ids=["cut", "beyond 180", "beyond -180"],
+)
+def test_a_line_across_the_antimeridian_reaches_both_sides_of_a_field(parts, step):
     corner = gpd.GeoSeries(gpd.points_from_xy([180], [10]), crs=4326).to_crs(32601).iloc[0]
     field = on_grid((60, 80), Affine(10, 0, corner.x - 400, 0, -10, corner.y + 300), "EPSG:32601")
-    parts = [[(179.9, 10), (180, 10)], [(-180, 10), (-179.9, 10)]]
-    columns = samplers.track(gpd.GeoSeries([shapely.MultiLineString(parts)], crs=4326), step)(
-        field, edges(1, 1)
-    )[:, 1]
+    columns = samplers.track(shapely.MultiLineString(parts), step, crs=4326)(field, edges(1, 1))[
+        :, 1
+    ]
     assert columns.min() < step
     assert columns.max() >= 80 - step - 1
     assert np.diff(np.sort(columns)).max() <= step + 1
@@ -1009,6 +1041,23 @@ def test_the_last_polygon_wins_and_one_without_a_class_is_left_out():
     cells = drawn(samplers.stratified(polygons, 30, 0, column="code"), on_grid())
     assert (cells[:, 1] < 20).sum() == 30
     assert len(cells) == 60
+
+
+@pytest.mark.parametrize("last", ["east", "west"])
+def test_the_last_polygon_wins_across_the_antimeridian_too(last):
+    corner = gpd.GeoSeries(gpd.points_from_xy([180], [10]), crs=4326).to_crs(32601).iloc[0]
+    field = on_grid((60, 80), Affine(10, 0, corner.x - 400, 0, -10, corner.y + 300), "EPSG:32601")
+    # The same place, its longitudes counted from the east and from the west.
+    boxes = {
+        "east": shapely.box(179.9, 9.9, 180.1, 10.1),
+        "west": shapely.box(-180.1, 9.9, -179.9, 10.1),
+    }
+    names = sorted(boxes, key=lambda name: name == last)
+    polygons = gpd.GeoDataFrame({"cover": names}, geometry=[boxes[n] for n in names], crs=4326)
+    with pytest.warns(
+        UserWarning, match=f"'{names[0]}': 0, '{last}': 4800|'{last}': 4800, '{names[0]}': 0"
+    ):
+        samplers.stratified(polygons, 10**6, 0, column="cover")(field, edges(1, 1))
 
 
 def test_a_class_outside_the_field_is_warned_of_and_no_class_at_all_is_refused():

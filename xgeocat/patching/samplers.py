@@ -9,43 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
-import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, get_args
 
 import numpy as np
 import pyproj
 import shapely
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from shapely.geometry.base import BaseGeometry
 
+from xgeocat.patching import placing
 from xgeocat.patching.nodata import nodata_of
-from xgeocat.patching.patch import PerDim, is_whole_number, spatial_dims
-from xgeocat.patching.tiling import Array, Ints, axis_starts
+from xgeocat.patching.patch import PerDim, is_whole_number
+from xgeocat.patching.places import labels_of, located
+from xgeocat.patching.placing import Outside
+from xgeocat.patching.tiling import Ints
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    from odc.geo.geobox import GeoBox
 
     Geometries: TypeAlias = (
         gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | Sequence[BaseGeometry] | ArrayLike
     )
 
-#: A geometry, or an array of them.
-G = TypeVar("G", BaseGeometry, NDArray[np.object_])
 Field: TypeAlias = xr.DataArray | xr.Dataset
-Outside: TypeAlias = Literal["raise", "drop"]
-#: A class for each cell of a field, as a code, and the code of each class.
-Classes: TypeAlias = tuple[Array, Mapping[Hashable, int]]
-
-#: Edges are cut into pieces no longer than this before they are reprojected, in units of a
-#: projected and of a geographic CRS; a straight piece is then a few centimetres off at most.
-LONGEST = (1_000.0, 0.01)
 
 
 class Sampler(Protocol):
@@ -100,20 +90,8 @@ def grid(overlap: PerDim | None = None, stride: PerDim | None = None) -> _Sample
     if overlap is not None and stride is not None:
         raise ValueError(f"Give overlap or stride, not both (got {overlap!r} and {stride!r}).")
     if stride is not None:
-        return _Sampler("grid", partial(_grid, stride=_pixels("stride", stride, 1)))
-    return _Sampler("grid", partial(_grid, overlap=_pixels("overlap", overlap or 0, 0)))
-
-
-def _grid(
-    field: Field, size: Mapping[str, int], *, overlap: PerDim = 0, stride: PerDim | None = None
-) -> Ints:
-    shared = _per_dim(overlap, size, dict.fromkeys(size, 0))
-    for dim, n in shared.items():
-        if n >= size[dim]:
-            raise ValueError(f"overlap={n} along {dim!r} must be smaller than size={size[dim]}.")
-    apart = {dim: n - shared[dim] for dim, n in size.items()}
-    steps = apart if stride is None else _per_dim(stride, size, size)
-    return _combinations(_regular(field, size, steps))
+        return _Sampler("grid", partial(placing.grid, stride=_pixels("stride", stride, 1)))
+    return _Sampler("grid", partial(placing.grid, overlap=_pixels("overlap", overlap or 0, 0)))
 
 
 def jittered(stride: PerDim, amount: PerDim, seed: int) -> _Sampler:
@@ -134,19 +112,8 @@ def jittered(stride: PerDim, amount: PerDim, seed: int) -> _Sampler:
         For numbers that are not whole or too small.
     """
     steps, most = _pixels("stride", stride, 1), _pixels("amount", amount, 0)
-    place = partial(_jittered, stride=steps, amount=most, seed=_whole("seed", seed, 0))
+    place = partial(placing.jittered, stride=steps, amount=most, seed=_whole("seed", seed, 0))
     return _Sampler("jittered", place)
-
-
-def _jittered(
-    field: Field, size: Mapping[str, int], *, stride: PerDim, amount: PerDim, seed: int
-) -> Ints:
-    steps = _per_dim(stride, size, size)
-    most = np.array(list(_per_dim(amount, size, dict.fromkeys(size, 0)).values()))
-    last = _last(field, size)
-    starts = np.minimum(_combinations(_regular(field, size, steps)), last)
-    low, high = np.maximum(starts - most, 0), np.minimum(starts + most, last)
-    return _in_order(np.random.default_rng(seed).integers(low, high, endpoint=True))
 
 
 def random(n: int, seed: int) -> _Sampler:
@@ -157,12 +124,9 @@ def random(n: int, seed: int) -> _Sampler:
     ValueError
         For numbers that are not whole or too small.
     """
-    return _Sampler("random", partial(_random, n=_whole("n", n, 1), seed=_whole("seed", seed, 0)))
-
-
-def _random(field: Field, size: Mapping[str, int], *, n: int, seed: int) -> Ints:
-    rng = np.random.default_rng(seed)
-    return _in_order(rng.integers(0, _last(field, size), (n, len(size)), endpoint=True))
+    return _Sampler(
+        "random", partial(placing.random, n=_whole("n", n, 1), seed=_whole("seed", seed, 0))
+    )
 
 
 def poisson_disk(distance: float, seed: int, n: int | None = None) -> _Sampler:
@@ -192,48 +156,8 @@ def poisson_disk(distance: float, seed: int, n: int | None = None) -> _Sampler:
     (2011). On whole pixels the search is exact.
     """
     far, count = _number("distance", distance), None if n is None else _whole("n", n, 1)
-    place = partial(_poisson_disk, distance=far, seed=_whole("seed", seed, 0), n=count)
+    place = partial(placing.poisson_disk, distance=far, seed=_whole("seed", seed, 0), n=count)
     return _Sampler("poisson_disk", place)
-
-
-def _poisson_disk(
-    field: Field, size: Mapping[str, int], *, distance: float, seed: int, n: int | None
-) -> Ints:
-    rng = np.random.default_rng(seed)
-    shape = _last(field, {dim: size[dim] for dim in _spatial(field, size)}) + 1
-    edge = math.ceil(distance / math.sqrt(2))
-    reach = math.ceil((distance - 1) / edge)
-    least = math.ceil(distance**2)
-    # At a random origin, for the edges of cells not to show in the density of many draws.
-    origin = -rng.integers(edge, size=2)
-    counts = -((origin - shape) // edge)
-
-    def boxes() -> Iterator[tuple[Ints, Ints]]:
-        for _ in range(int(counts.prod())):
-            dart = rng.integers(shape)
-            yield dart, dart + 1
-        for cell in rng.permutation(counts.prod()):
-            lo = origin + edge * np.array(divmod(cell, counts[1]))
-            yield np.maximum(lo, 0), np.minimum(lo + edge, shape)
-
-    found: dict[tuple[int, int], tuple[int, int]] = {}
-    for lo, hi in boxes():
-        i, j = ((lo - origin) // edge).tolist()
-        if (i, j) in found:
-            continue
-        around = product(range(i - reach, i + reach + 1), range(j - reach, j + reach + 1))
-        rows, columns = np.arange(lo[0], hi[0]), np.arange(lo[1], hi[1])
-        free = np.ones((rows.size, columns.size), bool)
-        for row, column in (found[cell] for cell in around if cell in found):
-            free &= np.add.outer((rows - row) ** 2, (columns - column) ** 2) >= least
-        if free.any():
-            row, column = divmod(int(rng.choice(np.flatnonzero(free))), columns.size)
-            found[i, j] = (int(lo[0]) + row, int(lo[1]) + column)
-            if len(found) == n:
-                break
-    if n is not None and len(found) < n:
-        _warn(f"Only {len(found)} of n={n} patches fit at distance={distance}. Lower one of them.")
-    return _in_order(_combined(field, size, np.array(list(found.values()), np.int64)))
 
 
 def points(places: Geometries, crs: object = None, outside: Outside = "raise") -> _Sampler:
@@ -262,31 +186,10 @@ def points(places: Geometries, crs: object = None, outside: Outside = "raise") -
     """
     if outside not in get_args(Outside):
         raise ValueError(f"outside={outside!r} is unknown; use one of {get_args(Outside)}.")
-    geometries, own = _located(places, crs, "Point")
+    geometries, own = located(places, crs, "Point")
     all_of_them = shapely.MultiPoint(shapely.get_coordinates(geometries))
-    place = partial(_points, places=all_of_them, crs=own, outside=outside)
+    place = partial(placing.points, places=all_of_them, crs=own, outside=outside)
     return _Sampler("points", place)
-
-
-def _points(
-    field: Field,
-    size: Mapping[str, int],
-    *,
-    places: shapely.MultiPoint,
-    crs: pyproj.CRS | None,
-    outside: Outside,
-) -> Ints:
-    geobox = _geobox(field)
-    positions = _row_column(geobox, shapely.get_coordinates(_projected(places, crs, geobox)))
-    inside = _inside(positions, geobox)
-    if outside == "raise" and not inside.all():
-        raise ValueError(
-            f"{(~inside).sum()} of {len(inside)} points lie outside the field, which has the "
-            f"bounds {geobox.boundingbox.bbox} in {_name(geobox.crs)}; the first are "
-            f"{shapely.get_coordinates(places)[~inside][:3].tolist()} in {_name(crs)}. Say which "
-            "CRS they are in (crs=), or leave them out (outside='drop')."
-        )
-    return _centred(field, size, np.floor(positions[inside]).astype(np.int64))
 
 
 def track(line: Geometries, step: float, crs: object = None) -> _Sampler:
@@ -309,39 +212,10 @@ def track(line: Geometries, step: float, crs: object = None) -> _Sampler:
         For a step below 1, lines that are missing or not finite, or a wrong CRS; when called, for
         lines that are never inside, or a field without a regular grid.
     """
-    geometries, own = _located(line, crs, "LineString")
+    geometries, own = located(line, crs, "LineString")
     lines = shapely.MultiLineString(shapely.get_parts(geometries).tolist())
-    place = partial(_track, line=lines, step=_number("step", step), crs=own)
+    place = partial(placing.track, line=lines, step=_number("step", step), crs=own)
     return _Sampler("track", place)
-
-
-def _track(
-    field: Field,
-    size: Mapping[str, int],
-    *,
-    line: shapely.MultiLineString,
-    step: float,
-    crs: pyproj.CRS | None,
-) -> Ints:
-    geobox = _geobox(field)
-    parts, _ = _near(line, crs, geobox)
-    on_grid = shapely.transform(parts, lambda xy: _row_column(geobox, xy)[:, ::-1])
-    places = [np.empty((0, 2))]
-    for part in on_grid:
-        # The end is added, so a last step that reaches it but for rounding is left out.
-        way = np.append(np.arange(0, part.length - step * 1e-6, step), part.length)
-        places.append(shapely.get_coordinates(shapely.line_interpolate_point(part, way))[:, ::-1])
-    positions = np.concatenate(places)
-    positions = positions[_inside(positions, geobox)]
-    if not len(positions):
-        raise ValueError(
-            f"The line with the bounds {line.bounds} in {_name(crs)} is never inside the field, "
-            f"which has the bounds {geobox.boundingbox.bbox} in {_name(geobox.crs)}. Say which CRS "
-            "it is in (crs=), or choose a field that it crosses."
-        )
-    cells = np.floor(positions).astype(np.int64)
-    _, first = np.unique(cells, axis=0, return_index=True)
-    return _centred(field, size, cells[np.sort(first)])
 
 
 def stratified(
@@ -373,76 +247,10 @@ def stratified(
         spatial ones; when called, for labels on another grid, or without a class in the field.
     """
     each, start = _whole("per_class", per_class, 1), _whole("seed", seed, 0)
-    place = partial(_stratified, labels=_labels(labels, column), per_class=each, seed=start)
+    place = partial(
+        placing.stratified, labels=labels_of(labels, column), per_class=each, seed=start
+    )
     return _Sampler("stratified", place)
-
-
-def _stratified(
-    field: Field, size: Mapping[str, int], *, labels: partial[Classes], per_class: int, seed: int
-) -> Ints:
-    rng = np.random.default_rng(seed)
-    codes, classes = labels(field)
-    having = {name: np.flatnonzero(codes == code) for name, code in classes.items()}
-    few = {name: cells.size for name, cells in having.items() if cells.size < per_class}
-    if not any(cells.size for cells in having.values()):
-        raise ValueError(
-            f"No cell of the field has a class, of {list(having)}. Choose a field where the labels "
-            "are, or check their CRS and nodata."
-        )
-    if few:
-        _warn(f"Fewer cells than per_class={per_class}, so all are taken (class: cells): {few}.")
-    drawn = [rng.choice(c, min(per_class, c.size), replace=False) for c in having.values()]
-    cells = np.stack(np.unravel_index(np.concatenate(drawn), codes.shape), axis=-1)
-    return _in_order(_centred(field, size, cells))
-
-
-# --- starts ---------------------------------------------------------------------------------------
-
-
-def _combinations(axes: Sequence[Ints]) -> Ints:
-    """Every combination of one number from each axis, row-major."""
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
-
-
-def _regular(field: Field, size: Mapping[str, int], steps: Mapping[str, int]) -> list[Ints]:
-    # Past the edge, so that it is the boundary that shifts, pads, drops or raises.
-    return [axis_starts(field.sizes[d], n, steps[d], "pad", d) for d, n in size.items()]
-
-
-def _last(field: Field, size: Mapping[str, int]) -> Ints:
-    return np.array([max(field.sizes[dim] - n, 0) for dim, n in size.items()], np.int64)
-
-
-def _in_order(starts: Ints) -> Ints:
-    return starts[np.lexsort(starts.T[::-1])]
-
-
-def _spatial(field: Field, size: Mapping[str, int]) -> tuple[str, str]:
-    dims = spatial_dims(field)
-    if not set(dims) <= size.keys():
-        raise ValueError(f"size={dict(size)} must give both spatial dims, {dims}.")
-    return dims
-
-
-def _centred(field: Field, size: Mapping[str, int], cells: Ints) -> Ints:
-    """Starts of the patches around some cells, which have the shape ``(place, 2)``."""
-    dims = _spatial(field, size)
-    edge = np.array([size[dim] for dim in dims])
-    fits = edge <= [field.sizes[dim] for dim in dims]
-    return _combined(field, size, np.where(fits, cells - edge // 2, 0))
-
-
-def _combined(field: Field, size: Mapping[str, int], starts: Ints) -> Ints:
-    """Combine spatial starts, of shape ``(place, 2)``, with the regular ones of the other dims."""
-    spatial = _spatial(field, size)
-    others = {dim: n for dim, n in size.items() if dim not in spatial}
-    table = _combinations([np.arange(len(starts)), *_regular(field, others, others)])
-    columns = [*starts[table[:, 0]].T, *table[:, 1:].T]
-    per_dim = dict(zip((*spatial, *others), columns, strict=True))
-    return np.stack([per_dim[dim] for dim in size], axis=-1)
-
-
-# --- parameters -----------------------------------------------------------------------------------
 
 
 def _whole(name: str, value: object, least: int) -> int:
@@ -465,14 +273,6 @@ def _pixels(name: str, value: PerDim, least: int) -> PerDim:
     return _whole(name, value, least)
 
 
-def _per_dim(value: PerDim, size: Mapping[str, int], rest: Mapping[str, int]) -> dict[str, int]:
-    if not isinstance(value, Mapping):
-        return dict.fromkeys(size, value)
-    if not value.keys() <= size.keys():
-        raise ValueError(f"{dict(value)} names dims that are not tiled; those are {list(size)}.")
-    return {dim: value.get(dim, rest[dim]) for dim in size}
-
-
 def _parameters(place: partial[Any]) -> dict[str, object]:
     return {name: _plain(value) for name, value in place.keywords.items()}
 
@@ -491,217 +291,3 @@ def _plain(value: object) -> object:
         head = repr((value.dims, value.shape, value.dtype.str, nodata_of(value)))
         return hashlib.sha256(head.encode() + value.values.tobytes()).hexdigest()
     return value
-
-
-def _warn(message: str) -> None:
-    """Warn at the line of the caller's that led here, however deep in this package."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("xgeocat."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
-
-
-# --- places on the grid of a field ----------------------------------------------------------------
-
-
-def _located(places: object, crs: object, kind: str) -> tuple[Array, pyproj.CRS | None]:
-    """Geometries of one kind (single or multi), and the CRS they are in."""
-    import geopandas as gpd
-
-    own = None if crs is None else _crs(crs)
-    if isinstance(places, (gpd.GeoDataFrame, gpd.GeoSeries)):
-        if own is not None and places.crs is not None and own != places.crs:
-            raise ValueError(
-                f"crs={_name(own)}, but the places are in {_name(places.crs)}. Leave crs= out, or "
-                "convert them before: places.to_crs(...)."
-            )
-        own, geometries = own or places.crs, places.geometry.to_numpy()
-    else:
-        geometries = np.atleast_1d(np.asarray(places))
-        if geometries.dtype.kind in "iuf" and geometries.ndim == 2 and geometries.shape[1] == 2:
-            geometries = shapely.points(geometries)
-    got = {getattr(geometry, "geom_type", type(geometry).__name__) for geometry in geometries}
-    if got - {kind, f"Multi{kind}", "NoneType"} or not got:
-        raise TypeError(
-            f"Got {sorted(got) or 'nothing'}, and needs {kind} or Multi{kind}: shapely geometries, "
-            "a GeoSeries or a GeoDataFrame of them, or an (n, 2) array of x, y for points."
-        )
-    # Bounds are NaN where there is no geometry, but pass over a coordinate that is NaN.
-    broken = ~np.isfinite(shapely.bounds(geometries).sum(axis=1))
-    xy, owner = shapely.get_coordinates(geometries, return_index=True)
-    broken[owner[~np.isfinite(xy.sum(axis=1))]] = True
-    if broken.any():
-        raise ValueError(
-            f"{broken.sum()} of {len(broken)} places are missing, empty or not finite; the first "
-            f"are number {np.flatnonzero(broken)[:3].tolist()}, from 0. Leave them out."
-        )
-    return shapely.force_2d(geometries), own
-
-
-def _crs(crs: object) -> pyproj.CRS:
-    try:
-        return pyproj.CRS.from_user_input(getattr(crs, "proj", crs))
-    except pyproj.exceptions.CRSError as error:
-        raise ValueError(f"crs={crs!r} is unknown; give e.g. 'EPSG:4326'.") from error
-
-
-def _name(crs: object) -> str:
-    return "no CRS" if crs is None else _crs(crs).to_string()
-
-
-def _geobox(field: Field) -> GeoBox:
-    import odc.geo.xr  # noqa: F401 - registers .odc
-    from affine import TransformNotInvertibleError
-    from odc.geo.geobox import GeoBox
-
-    try:
-        geobox = field.odc.geobox
-    except TransformNotInvertibleError:
-        geobox = None
-    # odc-geo reads the first and last coordinate alone.
-    steps = [np.diff(field[d].values) for d in spatial_dims(field) if d in field.coords]
-    even = all(np.ptp(step) <= np.abs(step).max() / 100 for step in steps if step.size)
-    if not even or not isinstance(geobox, GeoBox) or not geobox.transform.determinant:
-        raise ValueError(
-            f"The field with the dims {tuple(map(str, field.dims))} has no regular grid to find "
-            "places on. Give it evenly spaced y and x coordinates: field.assign_coords(...)."
-        )
-    return geobox
-
-
-def _projected(geometry: G, crs: pyproj.CRS | None, geobox: GeoBox) -> G:
-    """Geometries in the CRS of a grid; what cannot be projected has infinite coordinates."""
-    if crs is None or (geobox.crs and crs.equals(geobox.crs.proj, ignore_axis_order=True)):
-        return geometry
-    if geobox.crs is None:
-        raise ValueError(
-            f"The places are in {_name(crs)}, and the field has no CRS. Give it one: "
-            "field.odc.assign_crs('EPSG:...')."
-        )
-    fine = shapely.segmentize(geometry, LONGEST[crs.is_geographic])
-    transformer = pyproj.Transformer.from_crs(crs, geobox.crs.proj, always_xy=True)
-    # What is not interleaved takes x and y apart, which the stubs do not say.
-    return shapely.transform(fine, transformer.transform, interleaved=False)  # type: ignore[arg-type]
-
-
-def _near(
-    geometry: BaseGeometry, crs: pyproj.CRS | None, geobox: GeoBox
-) -> tuple[NDArray[np.object_], Ints]:
-    """Parts of lines or polygons around a grid, in its CRS, and the number of what each is of."""
-    parts, owner = shapely.get_parts(geometry), np.arange(shapely.get_num_geometries(geometry))
-    if crs is not None and crs.is_geographic and geobox.crs and not geobox.crs.geographic:
-        # Projections fold far from home, so all that is not near is cut off before.
-        pieces = [
-            shapely.get_parts(shapely.clip_by_rect(parts, *box), return_index=True)
-            for box in _neighbourhood(crs, geobox)
-        ]
-        owner = np.concatenate([index for _, index in pieces])
-        order = np.argsort(owner, kind="stable")
-        parts, owner = np.concatenate([piece for piece, _ in pieces])[order], owner[order]
-    parts = _projected(parts, crs, geobox)
-    if not np.isfinite(shapely.get_coordinates(parts)).all():
-        raise ValueError(
-            f"Part of the geometries, which are in {_name(crs)}, cannot be projected to the CRS of "
-            f"the field, {_name(geobox.crs)}. Clip them to its neighbourhood: shapely.clip_by_rect."
-        )
-    return parts, owner
-
-
-def _neighbourhood(degrees: pyproj.CRS, geobox: GeoBox) -> list[tuple[float, ...]]:
-    """Boxes of longitude and latitude that hold a grid, one for each way to count longitudes."""
-    transformer = pyproj.Transformer.from_crs(_crs(geobox.crs), degrees, always_xy=True)
-    west, south, east, north = transformer.transform_bounds(*geobox.boundingbox.bbox)
-    if not np.isfinite([west, south, east, north]).all():
-        # The corners of the grid lie off the globe, as those of a geostationary image.
-        return [(-360, -90, 360, 90)]
-    east += 360 * (west > east)
-    margin = max(east - west, north - south) / 10
-    return [
-        (west - margin + turn, south - margin, east + margin + turn, north + margin)
-        for turn in (-360, 0, 360)
-    ]
-
-
-def _row_column(geobox: GeoBox, xy: Array) -> Array:
-    """Row and column, as fractions, of some x and y: shape ``(place, 2)``."""
-    a, b, c, d, e, f = geobox.transform[:6]
-    x, y = xy[:, 0] - c, xy[:, 1] - f
-    if b == d == 0:
-        # The offset is divided, not multiplied with an inverse: exact on the edges of pixels.
-        return np.stack([y / e, x / a], axis=-1)
-    return np.stack([a * y - d * x, e * x - b * y], axis=-1) / (a * e - b * d)
-
-
-def _inside(positions: Array, geobox: GeoBox) -> NDArray[np.bool_]:
-    return np.logical_and.reduce((positions >= 0) & (positions < geobox.shape), axis=1)
-
-
-def _labels(labels: object, column: Hashable) -> partial[Classes]:
-    import geopandas as gpd
-
-    if isinstance(labels, gpd.GeoDataFrame):
-        if column not in labels.columns:
-            raise ValueError(
-                f"column={column!r} must name the classes, as one of {list(labels.columns)} does."
-            )
-        kept = labels[labels[column].notna()]
-        polygons, crs = _located(kept, None, "Polygon")
-        collection = shapely.GeometryCollection(polygons.tolist())
-        return partial(_painted, polygons=collection, classes=tuple(kept[column]), crs=crs)
-    if not isinstance(labels, xr.DataArray) or labels.dtype.kind not in "iub":
-        got = getattr(labels, "dtype", type(labels).__name__)
-        raise TypeError(
-            f"labels are {got}, and must be a DataArray of integers, e.g. labels.fillna(0)"
-            ".astype('uint8').assign_attrs(nodata=0), or a GeoDataFrame of polygons."
-        )
-    if set(labels.dims) != set(spatial_dims(labels)) or column is not None:
-        raise ValueError(
-            f"labels with the dims {labels.dims} and column={column!r}: a DataArray must have the "
-            "two spatial dims alone, and has no columns. Select a time or band with .isel()."
-        )
-    return partial(_gridded, labels=labels.copy().compute())
-
-
-def _gridded(field: Field, *, labels: xr.DataArray) -> Classes:
-    import odc.geo.xr  # noqa: F401 - registers .odc
-
-    spatial = spatial_dims(field)
-    crs = {grid.odc.crs for grid in (field, labels)} - {None}
-    if len(crs) > 1 or not all(_same_axis(field, labels, dim) for dim in spatial):
-        raise ValueError(
-            f"The labels, {dict(labels.sizes)} in {_name(labels.odc.crs)}, are not on the grid of "
-            f"the field, {dict(field.sizes)} in {_name(field.odc.crs)}: shape, coordinates or CRS "
-            "differ. Use labels.odc.reproject(field.odc.geobox, resampling='nearest')."
-        )
-    codes, nodata = labels.transpose(*spatial).values, nodata_of(labels)
-    return codes, {code: code for code in np.unique(codes).tolist() if code != nodata}
-
-
-def _same_axis(field: Field, labels: xr.DataArray, dim: str) -> bool:
-    if labels.sizes.get(dim) != field.sizes[dim] or (dim in labels.coords) != (dim in field.coords):
-        return False
-    if dim not in field.coords:
-        return True
-    here, there = field[dim].values, labels[dim].values
-    pixel = abs(here[-1] - here[0]) / max(len(here) - 1, 1)
-    return np.allclose(here, there, rtol=0, atol=pixel / 100)
-
-
-def _painted(
-    field: Field,
-    *,
-    polygons: shapely.GeometryCollection,
-    classes: tuple[Hashable, ...],
-    crs: pyproj.CRS | None,
-) -> Classes:
-    import pandas as pd
-    from rasterio.features import rasterize
-
-    geobox = _geobox(field)
-    shapes, owner = _near(polygons, crs, geobox)
-    numbers, names = pd.factorize(pd.Series(classes), sort=True)
-    codes = np.zeros(geobox.shape, np.min_scalar_type(len(names)))
-    if len(shapes):
-        burnt = zip(shapes, (numbers + 1)[owner].tolist(), strict=True)
-        rasterize(burnt, out=codes, transform=geobox.transform)
-    return codes, {name: code for code, name in enumerate(names.tolist(), start=1)}
