@@ -16,6 +16,7 @@ from xgeocat.patching.answergrid import scale_of
 from xgeocat.patching.cut import Windows
 from xgeocat.patching.index import PATCH, patch_index
 from xgeocat.patching.nodata import nodata_of, representable, valid_mask
+from xgeocat.patching.scratch import empty
 from xgeocat.patching.tiling import Array, Ints
 
 if TYPE_CHECKING:
@@ -294,18 +295,18 @@ def run_batches(
     """
     n = len(arrays[0])
     chosen = np.flatnonzero(_worth_running(arrays, batching))
-    out = None if answer is None else np.empty((n, *answer.shape), answer.dtype)
+    out = None if answer is None else empty((n, *answer.shape), answer.dtype)
     if out is None and not len(chosen):
         one = _batch(arrays, slice(0, 0), stacked)
         fixed = batching.size if batching.fixed else None
         answer = probe(batching.model, one.shape[1:], one.dtype, fixed)
-        out = np.empty((n, *answer.shape), answer.dtype)
+        out = empty((n, *answer.shape), answer.dtype)
     for first in range(0, len(chosen), batching.size):
         at = chosen[first : first + batching.size]
         pick = slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at
         result = _ask(_batch(arrays, pick, stacked), batching)
         if out is None:
-            out = np.empty((n, *result.shape[1:]), result.dtype)
+            out = empty((n, *result.shape[1:]), result.dtype)
         _check_same(result, out)
         _refuse_nothing_but_nan(result, arrays, pick, batching)
         out[pick] = result

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xgeocat.patching.pieces import Piece, Reducer, State, round_half_up
+from xgeocat.patching.scratch import zeros
 from xgeocat.patching.tiling import Array
 
 
@@ -42,10 +43,9 @@ class Mean(Reducer):
 
     weighted = True
     relative = True
-    carries_nan = True
 
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
-        return (np.zeros(shape, np.complex128 if dtype.kind == "c" else np.float64),)
+        return (zeros(shape, np.complex128 if dtype.kind == "c" else np.float64),)
 
     def fold(self, state: State, piece: Piece) -> None:
         piece.add_to(state[0], None if piece.valid is None else _known(piece))
@@ -200,8 +200,6 @@ class InverseVarianceMean(Reducer):
 
 class Sum(Reducer):
     """Plain sum of all answers, without weights; integers are summed in 64 bits."""
-
-    carries_nan = True
 
     def dtype(self, dtype: np.dtype) -> np.dtype:
         if dtype.kind in "bi":

@@ -164,8 +164,6 @@ class Vote(Collected):
 class SoftVote(Mean):
     """The class with the highest mean probability; classes are the first dim after ``patch``."""
 
-    carries_nan = False
-
     joint = True
 
     def dtype(self, dtype: np.dtype) -> np.dtype:

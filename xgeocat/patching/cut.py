@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xgeocat.patching.scratch import empty
 from xgeocat.patching.tiling import Array, Ints, Region, box_between
 
 
@@ -63,7 +64,7 @@ def cut(
     """
     n = len(size)
     rest = blocks[0].shape[:-n]
-    out = np.empty((len(starts), *rest, *size), blocks[0].dtype)
+    out = empty((len(starts), *rest, *size), blocks[0].dtype)
     stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
     for block, origin in zip(blocks, origins, strict=True):
         lo = np.maximum(starts, origin)

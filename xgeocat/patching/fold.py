@@ -13,14 +13,17 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from xgeocat.patching.averages import Mean
 from xgeocat.patching.nodata import valid_mask
 from xgeocat.patching.pieces import (
     Piece,
     Reducer,
     State,
+    mean_rows,
     outer,
     round_half_up,
 )
+from xgeocat.patching.scratch import empty
 from xgeocat.patching.tiling import Array, Box, Ints, Region, Tiling, depth, interiors
 from xgeocat.patching.windows import Window, weights
 
@@ -178,7 +181,7 @@ def fold(
     """
     box = tuple(map(slice, *bounds))
     shape = tuple(s.stop - s.start for s in box)
-    out = np.empty((*blend.reducer.rest(rest), *shape), blend.result)
+    out = empty((*blend.reducer.rest(rest), *shape), blend.result)
     ordered = sorted(found, key=lambda part: (part.start, part.number))
     if not ordered or not out.size:
         out[...] = 0 if blend.fill is None else blend.fill
@@ -188,16 +191,21 @@ def fold(
         Piece(part.patch, part.within, _relative(part.at, box), window, None)
         for part, window in zip(ordered, windows, strict=True)
     ]
-    floats = blend.dtype.kind in "fc" and (blend.nodata is None or np.isnan(blend.nodata))
-    if floats and blend.reducer.carries_nan:
-        # Most answers hold no NaN. Then none comes out, and what went in need not be searched.
-        _fold(out, rest, pieces, totals, blend)
-        if not np.isnan(out.sum()):
-            return out
+    covered = blend.regular and all(total.min() > 0 for total in totals)
+    simple = covered and type(blend.reducer) is Mean and _all_known(pieces, blend)
+    if simple and mean_rows(out, pieces):
+        return out
     for piece in pieces:
         piece.valid = valid_mask(piece.values, blend.nodata)
     _fold(out, rest, pieces, totals, blend)
     return out
+
+
+def _all_known(pieces: Sequence[Piece], blend: Blend) -> bool:
+    """Tell whether no answer is nodata; NaN shows by itself in what comes out."""
+    if blend.nodata is None or np.isnan(blend.nodata):
+        return True
+    return all(valid_mask(piece.values, blend.nodata) is None for piece in pieces)
 
 
 def _fold(

@@ -332,8 +332,8 @@ class _Process:
             return slot.model
 
     def after_fork(self) -> None:
-        # The threads of these models stayed with the parent: they cannot run here, and one that
-        # is taken apart joins threads that are not there and crashes. So they are left alone.
+        # The threads of these models stayed with the parent. They cannot run here, and a session
+        # of ONNX Runtime that is taken apart without its threads crashes: leave them alone.
         self.inherited.append(self.slots)
         self.guard, self.slots = threading.Lock(), OrderedDict()
 

@@ -24,7 +24,7 @@ Box: TypeAlias = tuple[slice, ...]
 Region: TypeAlias = tuple[slice | EllipsisType, ...]
 
 #: Blocks longer than twice this are split, so that memory does not follow the source's chunking.
-TARGET_BLOCK = 1024
+TARGET_BLOCK = 2048
 
 
 @dataclass(frozen=True, slots=True)

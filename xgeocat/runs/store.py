@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import dask.array
 import numpy as np
@@ -15,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from xgeocat.domain.geoslice import crs_of, regular_geobox
 from xgeocat.patching import writing
 from xgeocat.patching.nodata import nodata_of
+from xgeocat.patching.tiling import Array
 
 #: Chunk edge on disk: what a map viewer or a corner of the field reads.
 CHUNK = 512
@@ -64,14 +67,40 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     _write_template(ready, path, encoding)
     lazy = {}
     for name, var in variables.items():
-        target = zarr.open_array(path / str(name), mode="r+")
+        target = _Chunks.open(path / str(name))
         if isinstance(var.data, np.ndarray):
-            target[...] = var.data
+            target[tuple(slice(0, n) for n in var.shape)] = var.data
         else:
             lazy[name] = (var.data, target)
     sources, targets = [s for s, _ in lazy.values()], [t for _, t in lazy.values()]
     writing.write(sources, targets, label=str(path))
     return geobox
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """An array whose chunks of nothing but fill value are not stored, which is looked for seldom.
+
+    zarr compares all of every chunk with the fill value. One cell of each tells as well that none
+    of them is empty, and most often none is.
+    """
+
+    seldom: zarr.Array
+    always: zarr.Array
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        one, other = (
+            zarr.open_array(path, mode="r+", config={"write_empty_chunks": empty})
+            for empty in (True, False)
+        )
+        return cls(one, other)
+
+    def __setitem__(self, region: tuple[slice, ...], values: Array) -> None:
+        sample = values[tuple(slice(None, None, n) for n in self.seldom.chunks)]
+        fill = self.seldom.fill_value
+        maybe_empty = np.isnan(sample).any() if fill != fill else (sample == fill).any()
+        (self.always if maybe_empty else self.seldom)[region] = values
 
 
 def _with_grid_mapping(ready: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
