@@ -319,9 +319,10 @@ def run_batches(
 
 def _batch(arrays: Sequence[Patches], pick: slice | Ints, stacked: bool) -> Array:
     """Patches for one call of the model, which may write into them."""
-    if stacked:
+    if len(arrays) > 1:
         return np.stack([a[pick] for a in arrays], axis=1)
-    return arrays[0][pick].copy() if isinstance(arrays[0], np.ndarray) else arrays[0][pick]
+    batch = arrays[0][pick].copy() if isinstance(arrays[0], np.ndarray) else arrays[0][pick]
+    return batch[:, None] if stacked else batch
 
 
 def _ask(batch: Array, batching: Batching) -> Array:

@@ -1,7 +1,7 @@
 """Arrays whose memory is used again: fresh pages cost more than the arithmetic done on them.
 
-The operating system zeroes a page, and maps it, when it is first written to. For the large arrays of
-each block that took as long as cutting and folding. So their memory is kept for the next block.
+The operating system zeroes a page, and maps it, when it is first written to. For the large arrays
+of each block that took as long as cutting and folding. So their memory is kept for the next block.
 An array made here is like any other, and may be kept: only when it and all its views are gone does
 its memory come back.
 """
