@@ -19,7 +19,7 @@ from xgeocat.patching.tiling import Array
 #: Memory is handed out in multiples of this, so that blocks of about the same size share it.
 GRAIN = 1 << 20
 #: No more than this is kept while nobody uses it.
-KEPT = 256 << 20
+KEPT = 96 << 20
 
 _free: dict[int, deque[Array]] = {}
 
