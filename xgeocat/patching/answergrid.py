@@ -188,8 +188,8 @@ def _spatial_coords(
     lengths: Mapping[str, int],
 ) -> dict[Hashable, xr.Variable]:
     (ty, sy), (tx, sx) = (_move(parent.tiling, d, changed.get(d, Fraction(1))) for d in dims)
-    moved = Affine.translation(float(tx), float(ty)) * Affine.scale(float(sx), float(sy))
-    box = GeoBox((lengths[dims[0]], lengths[dims[1]]), geobox.affine * moved, geobox.crs)
+    moved = Affine.translation(float(tx), float(ty)) @ Affine.scale(float(sx), float(sy))
+    box = GeoBox((lengths[dims[0]], lengths[dims[1]]), geobox.affine @ moved, geobox.crs)
     name = next(map(str, parent.mapping), "spatial_ref")
     return {n: c.variable for n, c in odc.geo.xr.xr_coords(box, name, dims=dims).items()}
 
