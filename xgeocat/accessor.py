@@ -19,9 +19,9 @@ from xgeocat.catalog.schema import GEOMETRY, SCENE, require_catalog
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.patching import apply, explain, single, stitch
 from xgeocat.patching import patch as patching
-from xgeocat.patching.apply import Model
 from xgeocat.patching.explain import Explanation
 from xgeocat.patching.index import patch_index
+from xgeocat.patching.models import ModelLike
 from xgeocat.patching.patch import PerDim
 from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.tiling import Array, Boundary, Ints
@@ -53,7 +53,7 @@ class _PatchingDoor:
 
     def map(
         self,
-        model: Model,
+        model: ModelLike,
         *,
         batch_size: int = 32,
         dims: Sequence[str] | None = None,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
 import numpy as np
 import xarray as xr
 from dask.base import is_dask_collection
 
-from xgeocat.patching.apply import Model, map_patches
+from xgeocat.patching.apply import map_patches
 from xgeocat.patching.explain import Explanation, explain
+from xgeocat.patching.models import ModelLike, as_model
+from xgeocat.patching.names import qualified_name
 from xgeocat.patching.patch import PerDim, patch
 from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.samplers import Sampler
@@ -113,14 +114,20 @@ class ApplyToChips:
 
     Parameters
     ----------
-    model : callable
-        Takes and returns numpy arrays with the patch dimension first.
+    model : callable, torch.nn.Module, onnxruntime.InferenceSession, str or Path
+        As for :func:`xgeocat.map_patches`. A network or file is taken as it is now.
     name : str, optional
         Name and version of the model, ``"water-unet v3"``. A run keeps it with its output and
-        refuses to go on with another. By default the model's importable name.
+        refuses to go on with another. By default the model's own `name`, which follows the
+        weights of a network or file, or else its importable name, which does not.
+
+    Raises
+    ------
+    TypeError
+        For what is no model.
     """
 
-    model: Model
+    model: ModelLike
     batch_size: int = 32
     dims: Sequence[str] | None = None
     fill: float | None = None
@@ -129,11 +136,7 @@ class ApplyToChips:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.model):
-            raise TypeError(
-                f"model={self.model!r} cannot be called. Load it first, and give the function or "
-                "object that takes a batch."
-            )
+        object.__setattr__(self, "model", as_model(self.model))
 
     def __call__(self, patches: Field) -> xr.DataArray:
         """Map."""
@@ -149,9 +152,10 @@ class ApplyToChips:
 
     def describe(self) -> Mapping[str, object]:
         """Describe the step. Batches are left out: they change no answer."""
+        own = getattr(self.model, "name", None)
         return {
             "step": "ApplyToChips",
-            "model": self.name or qualified_name(self.model),
+            "model": self.name or (own if isinstance(own, str) else qualified_name(self.model)),
             "dims": None if self.dims is None else list(self.dims),
             "fill": None if self.fill is None else repr(self.fill),
             "skip_empty": self.skip_empty,
@@ -289,12 +293,3 @@ def _plain(value: object) -> object:
 def describe(step: object) -> Mapping[str, object]:
     """Describe a step: in its own words, or by its importable name."""
     return step.describe() if isinstance(step, Described) else {"step": qualified_name(step)}
-
-
-def qualified_name(thing: object) -> str:
-    """Importable name of a function, or of the class of an object; a partial with its arguments."""
-    if isinstance(thing, partial):
-        given = [*map(repr, thing.args), *(f"{k}={v!r}" for k, v in thing.keywords.items())]
-        return f"{qualified_name(thing.func)}({', '.join(given)})"
-    named = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{named.__module__}.{cast('type', named).__qualname__}"

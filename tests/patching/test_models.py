@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 from dask.base import tokenize
 
-from xgeocat.patching import models
+from xgeocat.patching import loading, models
 
 GAIN = np.array([1.5, -2.0, 0.25], "float32")
 
@@ -156,12 +156,12 @@ def make_product(factor):
 
 def test_a_process_keeps_a_few_models_those_used_last(folder, batch):
     used = models.load(partial(make_double, folder))
-    for factor in range(models.KEPT + 3):
+    for factor in range(loading.KEPT + 3):
         np.testing.assert_array_equal(used(batch), batch * 2)
         other = models.load(partial(make_product, factor))
         np.testing.assert_array_equal(other(batch), batch * factor)
     assert loads(folder) == {os.getpid(): 1}
-    assert len(models._here.slots) == models.KEPT
+    assert len(loading._here.slots) == loading.KEPT
 
 
 def test_the_same_factory_is_the_same_model(folder, batch):
@@ -267,20 +267,20 @@ def test_the_name_of_a_file_follows_its_content_only(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     for path in (tmp_path / "net.pt", tmp_path / "elsewhere" / "net.pt"):
         path.write_bytes(b"weights")
-    first, second = (models.ModelFile.find(p) for p in sorted(tmp_path.rglob("net.pt")))
+    first, second = (loading.ModelFile.find(p) for p in sorted(tmp_path.rglob("net.pt")))
     assert first.name == second.name
     assert first.name.startswith("net.pt@")
     assert len(first.name) == len("net.pt@") + 12
     second.path.write_bytes(b"other weights")
-    assert models.ModelFile.find(second.path).name != first.name
+    assert loading.ModelFile.find(second.path).name != first.name
 
 
 def test_a_path_holds_wherever_a_process_was_started(tmp_path, monkeypatch):
     (tmp_path / "net.pt").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert models.ModelFile.find("net.pt") == models.ModelFile.find("~/net.pt")
-    assert models.ModelFile.find("net.pt").path == tmp_path / "net.pt"
+    assert loading.ModelFile.find("net.pt") == loading.ModelFile.find("~/net.pt")
+    assert loading.ModelFile.find("net.pt").path == tmp_path / "net.pt"
 
 
 # --- ONNX -----------------------------------------------------------------------------------------
@@ -463,7 +463,7 @@ def test_a_fork_leaves_the_threads_of_a_session_alone(write_onnx, batch):
     models.as_model(onnxruntime.InferenceSession(write_onnx(), options))(batch)
 
     def use_many():
-        for factor in range(models.KEPT + 1):
+        for factor in range(loading.KEPT + 1):
             models.load(partial(make_product, factor))(batch)
 
     assert in_fork(use_many) == 0
@@ -511,6 +511,9 @@ def test_the_token_of_an_onnx_model_follows_file_and_options(write_onnx):
     ]
     assert len(set(same)) == 1
     assert len({*same, *other}) == 4
+    named = models.onnx_model(path).name
+    assert models.onnx_model(path, output="y").name == f"{named} output y"
+    assert models.onnx_model(path, providers=["CPUExecutionProvider"]).name == named
 
 
 def test_a_live_session_runs_here_and_says_why_it_does_not_travel(write_onnx, batch):
@@ -519,8 +522,10 @@ def test_a_live_session_runs_here_and_says_why_it_does_not_travel(write_onnx, ba
     session = onnxruntime.InferenceSession(write_onnx(), providers=["CPUExecutionProvider"])
     model = models.as_model(session)
     np.testing.assert_array_equal(model(batch), scaled(batch))
-    assert model.name == "onnx water"
-    assert tokenize(model) == tokenize(model)
+    again = models.as_model(session)
+    assert model.name.startswith("onnx water@")
+    assert tokenize(model) == tokenize(model) != tokenize(again)
+    assert model.name != again.name
     with pytest.raises(TypeError, match=r"cannot travel to other processes. Give the path of"):
         pickle.dumps(model)
 
@@ -705,7 +710,7 @@ def test_a_class_of_a_notebook_travels(torch, batch, tmp_path):
     # What is defined in __main__ has no name that another process could import.
     code = f"""
 import pickle, torch, numpy as np
-from xgeocat.patching import models
+from xgeocat.patching import loading, models
 class Plus(torch.nn.Module):
     def forward(self, x):
         return x + 1
@@ -951,6 +956,13 @@ def test_a_network_maps_over_patches(torch, positive):
     field = positive((40, 30), dtype="uint16").expand_dims(band=["a", "b", "c"])
     answers = field.chunk({"y": 16, "x": 16}).geocat.patch(8, overlap=2).geocat.map(model)
     np.testing.assert_allclose(answers.geocat.stitch().values, scaled(field.values), rtol=1e-6)
+
+
+def test_the_name_says_what_else_the_answers_depend_on(torch):
+    net = torch.nn.ReLU()
+    plain, half = models.torch_model(net), models.torch_model(net, dtype=torch.float16)
+    assert half.name == f"{plain.name} in float16"
+    assert models.torch_model(net, device="cpu").name == plain.name
 
 
 def test_short_floats_and_scalars_are_hashed(torch):

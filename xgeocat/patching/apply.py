@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from xgeocat.patching.answergrid import scale_of
 from xgeocat.patching.cut import Windows
 from xgeocat.patching.index import PATCH, patch_index
+from xgeocat.patching.loading import Model
+from xgeocat.patching.models import ModelLike, as_model
 from xgeocat.patching.nodata import nodata_of, representable, valid_mask
 from xgeocat.patching.scratch import empty
 from xgeocat.patching.tiling import Array, Ints
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     import dask.array as da
 
 log = logging.getLogger(__name__)
-
-#: A model: a batch of patches in, one answer per patch out, the patch dimension first in both.
-Model: TypeAlias = Callable[[Array], Array]
 
 #: Patches, or what cuts them when asked for some.
 Patches: TypeAlias = Array | Windows
@@ -75,7 +74,7 @@ class Batching:
 
 def map_patches(
     patches: xr.DataArray | xr.Dataset,
-    model: Model,
+    model: ModelLike,
     *,
     batch_size: int = 32,
     dims: Sequence[str] | None = None,
@@ -92,8 +91,9 @@ def map_patches(
         With a ``patch`` dimension. A Dataset is stacked along a new ``band`` dimension, in the
         order of its variables: the model gets ``(batch, band, ..., y, x)``. A DataArray keeps its
         own dims: ``(batch, ..., y, x)``.
-    model : callable
-        Takes and returns numpy arrays with the patch dimension first.
+    model : callable, torch.nn.Module, onnxruntime.InferenceSession, str or Path
+        Takes and returns numpy arrays with the patch dimension first; or a network, or the file of
+        one, of which :func:`xgeocat.models.as_model` makes such a model.
     batch_size : int, default: 32
         Patches per call, at most.
     dims : sequence of str, optional
@@ -110,7 +110,8 @@ def map_patches(
         model on them.
     fixed_batch : bool, default: False
         Give the model exactly `batch_size` patches in every call, as some compiled models want;
-        the last batch of a chunk is filled up with copies, whose answers are dropped.
+        the last batch of a chunk is filled up with copies, whose answers are dropped. An ONNX
+        file or an exported torch network of one batch size needs no telling: it is fed by that.
     meta : numpy.ndarray, optional
         Array of length 0 with the dtype and the trailing shape of the answers, e.g.
         ``np.empty((0, 3, 256, 256), "float32")``. Without it, a lazy map asks the model once, with
@@ -128,8 +129,10 @@ def map_patches(
         batches before, or nothing but NaN for a batch without any; for dims that do not name every
         dimension; and for ``skip_empty=True`` with integer answers and no `fill`.
     TypeError
-        For a model that returns no array, or changes its dtype from batch to batch.
+        For what is no model, or one that returns no array, or changes its dtype from batch to
+        batch.
     """
+    model = as_model(model)
     index = patch_index(patches)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: it must be at least 1.")

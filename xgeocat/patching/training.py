@@ -15,7 +15,7 @@ import xarray as xr
 from dask.base import compute
 
 from xgeocat.patching.index import PATCH, PatchIndex, patch_index
-from xgeocat.patching.models import require
+from xgeocat.patching.loading import require
 from xgeocat.patching.selectable import Selectable
 from xgeocat.patching.tiling import Array
 

@@ -25,7 +25,8 @@ from xgeocat.catalog.stac import from_items
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
 from xgeocat.patching import apply
-from xgeocat.pipeline import Described, Field, describe, qualified_name
+from xgeocat.patching.names import qualified_name
+from xgeocat.pipeline import Described, Field, describe
 from xgeocat.runs.items import failure_item, output_item
 from xgeocat.runs.ledger import Ledger
 from xgeocat.runs.store import write_zarr
