@@ -216,12 +216,8 @@ def _along(parent: Parent, dim: str, scale: Fraction | None, length: int) -> xr.
                 "Cut with boundary='shift' or 'drop'."
             )
         return xr.Variable((dim,), values[last], parent.coords[dim].attrs)
-    steps = np.diff(values)
-    if (
-        values.dtype.kind not in "fiu"
-        or not len(steps)
-        or not np.allclose(steps, steps[0], rtol=1e-6)
-    ):
+    steps = np.diff(values) if values.dtype.kind in "fiu" else []
+    if not len(steps) or not np.allclose(steps, steps[0], rtol=1e-6):
         raise ValueError(
             f"The answers are on another grid along {dim!r}, whose coordinate is not evenly "
             f"spaced numbers, so the new cells cannot be placed. Drop it: .drop_vars({dim!r})."

@@ -230,6 +230,11 @@ def answer_dims(
         return ((BAND,) if stacked else ()) + in_dims
     if stacked and answer == given[1:]:
         return in_dims
+    riding = ((BAND,) if stacked else ()) + in_dims[: len(in_dims) - len(tiled)]
+    lengths = given[: len(riding)]
+    for first in range(1 + stacked):
+        if len(riding[first:]) > 1 and answer == lengths[first:]:
+            return riding[first:]
     kept = _kept_dims(answer, size)
     extra = len(answer) - len(kept)
     if not kept and extra <= 1:
@@ -252,7 +257,8 @@ def answer_dims(
 def _kept_dims(answer: tuple[int, ...], size: Mapping[str, int]) -> tuple[str, ...]:
     """Tiled dims that an answer ends with: all of them, finer or coarser, or the last ones."""
     tiled = tuple(size)
-    for first in range(len(tiled)):
+    # The last dim alone is never meant: its length is that of many a vector.
+    for first in range(max(1, len(tiled) - 1)):
         kept = tiled[first:]
         ends = answer[len(answer) - len(kept) :]
         if len(ends) < len(kept):

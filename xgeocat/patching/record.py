@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 import zlib
 from collections.abc import Hashable, Mapping
 from typing import TypedDict
 
 import numpy as np
 import xarray as xr
+from dask.base import is_dask_collection
 
 from xgeocat.patching.tiling import Array, Tiling, axis_blocks
 
 #: Attribute of the start coordinates that holds the record.
 ATTRIBUTE = "xgeocat_parent"
 VERSION = 1
+#: Bytes of coordinates over several dims beyond which they are left out: the record is an attribute.
+LARGEST = 1_000_000
 PLAN = ("dims", "shape", "size", "stride", "boundary")
 
 
@@ -41,13 +45,22 @@ Variables = Mapping[Hashable, xr.Variable]
 
 
 def write_down(tiling: Tiling, layouts: Layouts, coords: Variables, mapping: Variables) -> str:
-    """Write a parent down as JSON; `mapping` is its grid mapping, by name."""
+    """Write a parent down as JSON; `mapping` is its grid mapping, by name.
+
+    Coordinates that are lazy, or large ones over several dims, are only named.
+    """
+    kept = {
+        n: v
+        for n, v in coords.items()
+        if not is_dask_collection(v) and (v.ndim < 2 or v.nbytes <= LARGEST)
+    }
     return json.dumps(
         {
             "version": VERSION,
+            "left_out": [str(n) for n in coords if n not in kept],
             "tiling": {name: getattr(tiling, name) for name in PLAN},
             "layouts": [[name, list(dims)] for name, dims in layouts.items()],
-            "coords": {str(n): _variable(v) for n, v in coords.items()},
+            "coords": {str(n): _variable(v) for n, v in kept.items()},
             "mapping": {str(n): _variable(v) for n, v in mapping.items()},
         },
         default=_plain,
@@ -69,6 +82,12 @@ def read_back(
         raise ValueError(
             f"These patches were saved by a newer xgeocat (record {found['version']}; this one "
             f"reads up to {VERSION}). Update xgeocat to stitch them."
+        )
+    if found.get("left_out"):
+        warnings.warn(
+            f"The coordinates {found['left_out']} of the field are too large to be saved with its "
+            "patches, and are gone. Put them back on the stitched field with .assign_coords.",
+            stacklevel=2,
         )
     plan = found["tiling"]
     tiling = Tiling(
@@ -104,14 +123,14 @@ def _variable(variable: xr.Variable) -> dict[str, object]:
     return {
         "dims": list(variable.dims),
         "attrs": dict(variable.attrs),
-        "dtype": values.dtype.str,
+        "dtype": "T" if values.dtype.kind == "T" else values.dtype.str,
         "shape": list(values.shape),
         **_data(values),
     }
 
 
 def _data(values: Array) -> dict[str, object]:
-    if values.dtype.kind == "O":
+    if values.dtype.kind in "OT":
         return {"list": values.ravel().tolist()}
     if values.ndim == 1 and values.dtype.kind == "f" and len(values) > 1:
         step = values[1] - values[0]
@@ -122,10 +141,11 @@ def _data(values: Array) -> dict[str, object]:
 
 
 def _read_variable(found: _Saved) -> xr.Variable:
-    dtype, shape = np.dtype(found["dtype"]), tuple(found["shape"])
+    shape = tuple(found["shape"])
+    dtype = np.dtypes.StringDType() if found["dtype"] == "T" else np.dtype(found["dtype"])
     values: Array
     if "list" in found:
-        values = np.empty(shape, object)
+        values = np.empty(shape, dtype)
         values[...] = np.reshape(np.array(found["list"], object), shape)
     elif "step" in found:
         values = (found["first"] + found["step"] * np.arange(shape[0])).astype(dtype)
