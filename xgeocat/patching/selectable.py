@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable
 from typing import TypeAlias
 
+import cloudpickle
 import dask.array as da
 import numpy as np
 
@@ -85,6 +88,32 @@ class Selectable(da.Array, metaclass=_ComparesAsArray):
             return picked.transpose([sorted(kept).index(axis) for axis in kept])
 
         return Selectable.wrap(da.Array.transpose(self, order), select)
+
+    def copy(self) -> Selectable:
+        """Copy; the copy selects as this does."""
+        return Selectable.wrap(da.Array.copy(self), self._select, self.made)
+
+    __copy__ = copy
+
+    def __reduce__(self) -> tuple[Callable[[bytes], object], tuple[bytes]]:
+        return pickle.loads, (packed(self),)
+
+
+def packed(thing: object) -> bytes:
+    """Pickle with the functions that build selections, which have no name to be imported by."""
+    # What arrays share, such as a source in memory, is packed once: so one pickler for all.
+    table = cloudpickle.Pickler.dispatch_table.new_child({da.Array: _parts})
+    pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})
+    file = io.BytesIO()
+    pickler(file).dump(thing)
+    return file.getvalue()
+
+
+def _parts(array: da.Array) -> tuple[object, ...]:
+    plain = da.Array.__reduce__(array)
+    if not isinstance(array, Selectable):
+        return plain
+    return Selectable.wrap, (da.Array(*plain[1]), array._select, array.made)
 
 
 def outer_getitem(array: da.Array, selection: Selection) -> da.Array:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import operator
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,7 @@ from dask.base import compute
 
 from xgeocat.patching.index import PATCH, PatchIndex, patch_index
 from xgeocat.patching.loading import require
-from xgeocat.patching.selectable import Selectable
+from xgeocat.patching.selectable import packed
 from xgeocat.patching.tiling import Array
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class PatchDataset:
         return f"PatchDataset({len(self)} patches of {parts})"
 
     def __reduce__(self) -> tuple[Callable[[bytes], PatchDataset], tuple[bytes]]:
-        return _unpacked, (_packed((self.parts, self.transform)),)
+        return _unpacked, (packed((self.parts, self.transform)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,28 +228,5 @@ def _dataset_class() -> type[PatchDataset]:
     return cast("type[PatchDataset]", made)
 
 
-# --- to the workers -------------------------------------------------------------------------------
-
-
-def _packed(state: object) -> bytes:
-    """Pickle with what lets lazy patches read one by one, which dask leaves behind."""
-    import cloudpickle
-
-    table = cloudpickle.Pickler.dispatch_table.new_child({da.Array: _reduced})
-    pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})
-    file = io.BytesIO()
-    pickler(file).dump(state)
-    return file.getvalue()
-
-
-def _reduced(array: da.Array) -> tuple[object, ...]:
-    select = getattr(array, "_select", None)
-    if select is None:
-        return array.__reduce__()
-    return Selectable.wrap, (da.Array(*array.__reduce__()[1]), select)
-
-
-def _unpacked(packed: bytes) -> PatchDataset:
-    import cloudpickle
-
-    return _dataset_class()(*cloudpickle.loads(packed))
+def _unpacked(state: bytes) -> PatchDataset:
+    return _dataset_class()(*pickle.loads(state))
