@@ -968,3 +968,62 @@ def test_the_name_says_what_else_the_answers_depend_on(torch):
 def test_short_floats_and_scalars_are_hashed(torch):
     net = torch.nn.BatchNorm2d(3).to(torch.bfloat16)
     assert models.torch_model(net).name != models.torch_model(torch.nn.BatchNorm2d(3)).name
+
+
+# --- on a cluster ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Client of two worker processes of two threads."""
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None, memory_limit=0
+    )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def make_big_double(folder):
+    """A model of 40 MB."""
+    tell(folder)
+    gain = np.full(10_000_000, 2, "float32")
+    return lambda batch: batch * gain[0]
+
+
+def big_field(positive):
+    """A field of 64 blocks that takes no room in a graph."""
+    like = positive((512, 512))
+    return like.copy(data=da.full(like.shape, 3, dtype="float32", chunks=64))
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_load_once_each(client, folder, positive):
+    field = big_field(positive)
+    workers = set(client.run(os.getpid).values())
+    for _ in range(2):
+        answers = field.geocat.patch(32, overlap=8).geocat.map(
+            models.load(partial(make_big_double, folder)), meta=np.empty((0, 32, 32), "float32")
+        )
+        assert len(pickle.dumps(answers.geocat.stitch().data.dask)) < 200_000
+        assert len(pickle.dumps(answers.geocat.stitch())) < 200_000
+        np.testing.assert_allclose(client.compute(answers.geocat.stitch()).result(), 6, rtol=1e-6)
+    assert loads(folder) == dict.fromkeys(workers, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_workers_of_a_cluster_read_a_file_themselves(client, positive, kind, request):
+    if kind == "torch":
+        path = request.getfixturevalue("export")()
+    else:
+        path = request.getfixturevalue("write_onnx")()
+        big = request.getfixturevalue("onnx").load(path)
+        big.doc_string = "4 MB of text " * 300_000
+        path.write_bytes(big.SerializeToString())
+    field = big_field(positive).expand_dims(band=["a", "b", "c"])
+    answers = field.geocat.patch(32, overlap=8).geocat.map(path)
+    assert len(pickle.dumps(answers.geocat.stitch().data.dask)) < 300_000
+    got = client.compute(answers.geocat.stitch()).result()
+    np.testing.assert_allclose(got, scaled(field.values), rtol=1e-6)
