@@ -161,13 +161,15 @@ def map_patches(
         fixed=fixed_batch,
         nan_allowed=fill is not None and bool(np.isnan(fill)),
     )
+    # Where the answers are known, what is wrong with them is said before anything runs.
+    named = None if answer is None else names(answer)
     if not lazy:
         made = run_batches(arrays, batching, stacked, answer)
-        return _label(patches, names(Answer(made.shape[1:], made.dtype)), made, fill)
+        return _label(patches, named or names(Answer(made.shape[1:], made.dtype)), made, fill)
     assert answer is not None
+    assert named is not None
     from xgeocat.patching import graph
 
-    named = names(answer)
     return _label(patches, named, graph.apply(arrays, batching, stacked, answer), fill)
 
 
