@@ -4,8 +4,8 @@
 
 The bare limit does the same block reads, the same model and the same chunk writes with the same
 number of threads, and nothing between: no overlap, no blending. The answers are the same. Beside
-the chain itself (a lazy cube, the pipeline, `write_zarr`) stands the whole of `xgc.run`, which keeps a
-ledger and a catalog too.
+the chain itself (a lazy cube, the pipeline, `write_zarr`) stands the whole of `xgc.run`, which
+keeps a ledger and a catalog too.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def _along(parent: Parent, dim: str, scale: Fraction | None, length: int) -> xr.
                 "Cut with boundary='shift' or 'drop'."
             )
         return xr.Variable((dim,), values[last], parent.coords[dim].attrs)
-    steps = np.diff(values) if values.dtype.kind in "fiu" else []
+    steps = np.diff(values) if values.dtype.kind in "fiu" else np.empty(0)
     if not len(steps) or not np.allclose(steps, steps[0], rtol=1e-6):
         raise ValueError(
             f"The answers are on another grid along {dim!r}, whose coordinate is not evenly "

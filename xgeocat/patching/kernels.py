@@ -112,7 +112,7 @@ def mean_rows(
             if not y0 <= y < y1:
                 continue
             address = addresses[piece] + (y - y0) * strides[piece]
-            row = numba.carray(_pointer(address, like), x1 - x0)
+            row = numba.carray(_pointer(address, like), x1 - x0)  # type: ignore[attr-defined, call-arg]
             weight = along_y[piece, y - y0]
             own = along_x[piece]
             part = sums[x0:x1]

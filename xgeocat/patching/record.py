@@ -22,7 +22,7 @@ from xgeocat.patching.tiling import Array, Tiling, axis_blocks
 #: Attribute of the start coordinates that holds the record.
 ATTRIBUTE = "xgeocat_parent"
 VERSION = 1
-#: Bytes of coordinates over several dims beyond which they are left out: the record is an attribute.
+#: Coordinates over several dims of more bytes are left out: the record is an attribute.
 LARGEST = 1_000_000
 PLAN = ("dims", "shape", "size", "stride", "boundary")
 

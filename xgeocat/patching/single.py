@@ -113,7 +113,7 @@ def _scales(patches: xr.DataArray | xr.Dataset, index: PatchIndex) -> list[Fract
 
 
 def _grid(index: PatchIndex, scales: Sequence[Fraction], numbers: Sequence[int]) -> AnswerGrid:
-    """Grid of some patches; one patch alone need not start where a coarser cell of the field does."""
+    """Grid of some patches; one alone need not start where a coarser cell of the field does."""
     parent, starts = index.parent, index.starts[list(numbers)]
     if len(starts) == 1:
         between = starts[0] % [scale.denominator for scale in scales]
@@ -187,7 +187,8 @@ def _window(values: Array, axis: int, start: int, size: int) -> Array:
     n = values.shape[axis]
     if start >= 0 and start + size <= n:
         return np.take(values, range(start, start + size), axis)
-    steps = np.diff(values) if values.ndim == 1 and values.dtype.kind in "fiuMm" else []
+    even = values.ndim == 1 and values.dtype.kind in "fiuMm"
+    steps = np.diff(values) if even else np.empty(0)
     if not len(steps) or not _all_alike(steps):
         raise ValueError(
             f"The patch covers cells {start}..{start + size} of {n}: the coordinates of those "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import dask.array
 import numpy as np
@@ -18,6 +18,11 @@ from xgeocat.domain.geoslice import crs_of, regular_geobox
 from xgeocat.patching import writing
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.patching.tiling import Array
+
+if TYPE_CHECKING:
+    from zarr.core.metadata import ArrayV3Metadata
+
+ZarrArray: TypeAlias = "zarr.Array[ArrayV3Metadata]"
 
 #: Chunk edge on disk: what a map viewer or a corner of the field reads.
 CHUNK = 512
@@ -85,8 +90,8 @@ class _Chunks:
     of them is empty, and most often none is.
     """
 
-    seldom: zarr.Array
-    always: zarr.Array
+    seldom: ZarrArray
+    always: ZarrArray
 
     @classmethod
     def open(cls, path: Path) -> Self:
