@@ -2,7 +2,6 @@
 
 ``python job.py run ITEMS OUT LOG``           run; note every scene that is loaded in LOG
 ``python job.py points ITEMS WORK EVERY``     die before every EVERY-th change of a file; resume
-``python job.py mended ITEMS WORK EVERY``     the same, in a run that mends a failed scene
 ``python job.py cluster ITEMS OUT``           run on a LocalCluster of two processes
 ``python job.py memory OUT SIZE SOURCE``      run over one raster of SIZE x SIZE pixels
 """
@@ -172,22 +171,6 @@ def points(items, work, every, prepare=None):
     return report
 
 
-def mended(items, work, every):
-    """As `points`, in a run whose second scene failed the time before."""
-    path = Path(json.loads(items.read_text())["features"][1]["assets"]["red"]["href"])
-    whole = path.read_bytes()
-    failed = work / "failed"
-
-    def fails():
-        path.unlink()
-        run(items, failed)
-
-    forked(fails)
-    path.write_bytes(whole)
-    assert list((failed / "failures").iterdir())
-    return points(items, work, every, lambda out: shutil.copytree(failed, out))
-
-
 # --- a cluster, a large raster --------------------------------------------------------------------
 
 
@@ -265,9 +248,8 @@ if __name__ == "__main__":
     first = Path(arguments[0])
     if task == "run":
         run(first, Path(arguments[1]), Path(arguments[2]), slow_ndvi)
-    elif task in ("points", "mended"):
-        do = {"points": points, "mended": mended}[task]
-        print(json.dumps(do(first, Path(arguments[1]), int(arguments[2]))))
+    elif task == "points":
+        print(json.dumps(points(first, Path(arguments[1]), int(arguments[2]))))
     elif task == "cluster":
         cluster(first, Path(arguments[1]))
     elif task == "memory":

@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 from dask.callbacks import Callback
 
-from xgeocat.patching import graph
-from xgeocat.patching.fold import Partial
+from xgeocat.patching import writing
+from xgeocat.patching.fold import Part
 
 JOB = Path(__file__).with_name("job.py")
 
@@ -45,7 +45,7 @@ def test_four_times_the_pixels_take_little_more_memory(peak):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("source", ["dask"])
+@pytest.mark.parametrize("source", ["dask", "cog"])
 def test_a_scene_twice_as_wide_and_high_takes_little_more_memory(peak, source):
     # From two blocks a side on, both threads have all that they ever keep.
     small, large = peak(4096, source), peak(8192, source)
@@ -60,7 +60,7 @@ def weight(result):
         return sum(map(weight, result))
     if isinstance(result, dict):
         return sum(map(weight, result.values()))
-    return weight((result.state, result.weight)) if isinstance(result, Partial) else 0
+    return result.patch.nbytes if isinstance(result, Part) else 0
 
 
 class Waiting(Callback):
@@ -88,7 +88,7 @@ def most_waiting(side, bands):
     patches = cube.geocat.patch(32, overlap=8)
     field = patches.geocat.map(lambda batch: batch[:, 0].astype("float32")).geocat.stitch()
     with Waiting() as waiting, dask.config.set(scheduler="synchronous"):
-        graph.write(field.data, Nowhere(), "nowhere")
+        writing.write([field.data], [Nowhere()], "nowhere")
     return waiting.most
 
 
