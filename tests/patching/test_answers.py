@@ -265,7 +265,7 @@ def layouts(draw, kind):
 
 
 @pytest.mark.parametrize("kind", ["finer", "coarser", "one"])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_values_are_those_of_layers_over_the_whole_field(field_on, kind, data):
     k, size, stride, shape, boundary, chunks = data.draw(layouts(kind))
@@ -293,7 +293,9 @@ def test_values_are_those_of_layers_over_the_whole_field(field_on, kind, data):
     answers = [model(padded(values, start, size)[None])[0] for start in starts]
     if kind == "one":
         where = [[s // t for s, t in zip(start, stride, strict=True)] for start in starts]
-        lengths = [len(oracle.starts(*axis, boundary)) for axis in zip(shape, size, stride)]
+        lengths = [
+            len(oracle.starts(*axis, boundary)) for axis in zip(shape, size, stride, strict=True)
+        ]
         answers = [a.reshape(1, 1) for a in answers]
     else:
         where = [[int(s * scale) for s in start] for start in starts]
@@ -347,7 +349,9 @@ def test_lazy_answers_are_bit_by_bit_the_eager_ones(field_on, model, boundary, c
         patches = source.geocat.patch(12, overlap=4, boundary=boundary)
         return patches.geocat.map(model, batch_size=5).geocat.stitch(window="hann")
 
-    lazy = predict(field.chunk(dict(zip("yx", chunks)) if isinstance(chunks, tuple) else chunks))
+    lazy = predict(
+        field.chunk(dict(zip("yx", chunks, strict=True)) if isinstance(chunks, tuple) else chunks)
+    )
     assert dask.is_dask_collection(lazy)
     xr.testing.assert_identical(lazy.compute(), predict(field))
 
@@ -485,7 +489,9 @@ def test_a_corner_runs_the_model_only_on_patches_that_reach_it(
     np.testing.assert_array_equal(field.isel(part).compute(scheduler="sync"), whole.isel(part))
 
     wanted = np.zeros(whole.shape, bool)
-    wanted[np.ix_(*(np.atleast_1d(np.arange(n)[c]) for n, c in zip(whole.shape, corner)))] = True
+    wanted[
+        np.ix_(*(np.atleast_1d(np.arange(n)[c]) for n, c in zip(whole.shape, corner, strict=True)))
+    ] = True
     needed = set()
     for start in oracle.grid(shape, (size, size), (stride, stride), "pad"):
         at = [s // stride if scale is None else int(s * scale) for s in start]
@@ -773,7 +779,9 @@ def test_naming_the_dims_does_not_put_a_valid_convolution_on_a_grid(field_on):
         (6, "pad", 4, 6),
     ],
 )
-def test_coarser_cells_must_meet_the_starts_of_patches(field_on, stride, boundary, k, where, chunks):
+def test_coarser_cells_must_meet_the_starts_of_patches(
+    field_on, stride, boundary, k, where, chunks
+):
     field, _ = field_on(shape=(50, 61), chunks=chunks)
     answers = field.geocat.patch(12, stride=stride, boundary=boundary).geocat.map(coarser(k))
     with pytest.raises(

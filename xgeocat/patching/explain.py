@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import dask
+import numpy as np
 import xarray as xr
+from dask._task_spec import GraphNode
 from dask.base import is_dask_collection
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
-from dask.typing import DaskCollection
+from dask.typing import DaskCollection, Key
+
+from xgeocat.patching.tiling import Ints, distinct
 
 #: Under this name layers of a task graph carry what is known of them.
 FACTS = "xgeocat"
@@ -93,26 +98,98 @@ def explain(obj: xr.DataArray | xr.Dataset) -> Explanation:
         return Explanation(0, 0, float("nan"), 0, 0, 0, 0)
     lazy = cast("DaskCollection", obj)
     graph = cast("HighLevelGraph", lazy.__dask_graph__())
-    facts = list(_facts(graph))
-    patches = sum(f.get("patches", 0) for f in facts)
-    distinct = sum(f.get("distinct", 0) for f in facts)
+    # What is not needed for what is asked (the rest of a field, of a corner) is left out.
+    needed = graph.cull(set(flatten(lazy.__dask_keys__()))).to_dict()
+    tally = _tally(graph, needed)
+    different = tally.different()
     variables = obj.data_vars.values() if isinstance(obj, xr.Dataset) else [obj]
     arrays = [var.data for var in variables if is_dask_collection(var.data)]
     return Explanation(
-        patches=patches,
-        batches=sum(f.get("batches", 0) for f in facts),
-        recompute=patches / distinct if distinct else float("nan"),
-        bytes_read=sum(f.get("read", 0) for f in facts),
-        tasks=len(graph.cull(set(flatten(lazy.__dask_keys__()))).to_dict()),
+        patches=tally.patches,
+        batches=tally.batches,
+        recompute=tally.patches / different if different else float("nan"),
+        bytes_read=sum(tally.read.values()),
+        tasks=len(needed),
         blocks=max((array.npartitions for array in arrays), default=0),
-        peak_bytes=_threads() * sum(f.get("working", 0) for f in facts)
-        + sum(f.get("waiting", 0) for f in facts),
+        peak_bytes=_threads() * tally.working + tally.waiting,
     )
 
 
-def _facts(graph: HighLevelGraph) -> Iterator[Mapping[str, int]]:
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a layer of a task graph, whose keys are ``(name, chunk of patches, ...)``.
+
+    Parameters
+    ----------
+    groups : sequence of numpy.ndarray
+        Starts of the patches of each chunk; nothing where no patches are cut.
+    shape : tuple of int
+        Shape of the field that they are cut from.
+    of : tuple of hashable
+        What they are patches of, and the model that is run on them.
+    batches : sequence of int
+        Calls of the model for each chunk.
+    sources : mapping of str to (tuple of tuple of int, int)
+        By name, chunks and bytes of an element of the arrays that are cut.
+    working, waiting : int
+        See :attr:`Explanation.peak_bytes`: for each thread, and once.
+    """
+
+    groups: Sequence[Ints] = ()
+    shape: tuple[int, ...] = ()
+    of: tuple[Hashable, ...] = ()
+    batches: Sequence[int] = ()
+    sources: Mapping[str, tuple[tuple[tuple[int, ...], ...], int]] = field(default_factory=dict)
+    working: int = 0
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the tasks that are needed take."""
+
+    patches: int = 0
+    batches: int = 0
+    working: int = 0
+    waiting: int = 0
+    read: dict[Key, int] = field(default_factory=dict)
+    cut: dict[tuple[Hashable, ...], list[Ints]] = field(default_factory=dict)
+    shapes: dict[tuple[Hashable, ...], tuple[int, ...]] = field(default_factory=dict)
+
+    def add(self, facts: Facts, tasks: Mapping[Key, GraphNode]) -> None:
+        """Count the tasks of one layer."""
+        numbers = sorted({cast("tuple[str, int]", key)[1] for key in tasks})
+        self.working += facts.working
+        self.waiting += facts.waiting
+        if facts.groups:
+            starts = [facts.groups[number] for number in numbers]
+            self.patches += sum(map(len, starts))
+            self.cut.setdefault(facts.of, []).extend(starts)
+            self.shapes[facts.of] = facts.shape
+        if facts.batches:
+            self.batches += sum(facts.batches[number] for number in numbers)
+        for task in tasks.values():
+            for key in task.dependencies:
+                name, *block = cast("tuple[str, int]", key) if isinstance(key, tuple) else (key,)
+                if name in facts.sources:
+                    chunks, item = facts.sources[cast("str", name)]
+                    cells = (c[i] for c, i in zip(chunks, block, strict=True))
+                    self.read[key] = math.prod(cells) * item
+
+    def different(self) -> int:
+        """Number of different patches."""
+        return sum(distinct(np.concatenate(s), self.shapes[of]) for of, s in self.cut.items())
+
+
+def _tally(graph: HighLevelGraph, needed: Mapping[Key, GraphNode]) -> _Tally:
+    tally = _Tally()
     for layer in graph.layers.values():
-        yield (layer.collection_annotations or {}).get(FACTS, {})
+        facts = (layer.collection_annotations or {}).get(FACTS)
+        if facts is not None:
+            tasks = {key: needed[key] for key in layer if key in needed}
+            if tasks:
+                tally.add(facts, tasks)
+    return tally
 
 
 def _threads() -> int:

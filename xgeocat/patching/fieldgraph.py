@@ -18,6 +18,7 @@ from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 from dask.typing import Key
 
+from xgeocat.patching.explain import Facts
 from xgeocat.patching.fold import Blend, Bounds, Part, edges, fold, parts
 from xgeocat.patching.graph import Block, Tasks, edges_of, graph_of
 from xgeocat.patching.selectable import Selectable, Selection, outer_getitem
@@ -121,7 +122,7 @@ def _stitch_box(
 
 def _stitch_facts(
     patches: da.Array, tiles: Tiling, tiling: Tiling, blend: Blend, lengths: tuple[int, ...]
-) -> dict[str, int]:
+) -> Facts:
     """What stitching takes: a block with its sums at work, a row of edges waiting."""
     planes = math.prod(lengths)
     block = planes * math.prod(max(b, default=0) for b in tiles.blocks)
@@ -129,10 +130,10 @@ def _stitch_facts(
         -(-size // stride) for size, stride in zip(tiling.size, tiling.stride, strict=True)
     )
     row = planes * math.prod(tiles.shape[1:]) * tiling.size[0]
-    return {
-        "working": block * (8 + blend.result.itemsize),
-        "waiting": row * overlaps * patches.dtype.itemsize // 2,
-    }
+    return Facts(
+        working=block * (8 + blend.result.itemsize),
+        waiting=row * overlaps * patches.dtype.itemsize // 2,
+    )
 
 
 @dataclass(frozen=True)

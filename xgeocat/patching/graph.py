@@ -8,7 +8,7 @@ stitched field costs the patches that reach the corner, and not the blocks aroun
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -24,9 +24,9 @@ from dask.typing import DaskCollection, Key
 from xgeocat.patching.apply import Answer, Batching, run_batches
 from xgeocat.patching.cut import Windows
 from xgeocat.patching.cut import cut as cut_blocks
-from xgeocat.patching.explain import FACTS
+from xgeocat.patching.explain import FACTS, Facts
 from xgeocat.patching.selectable import Selectable, Selection, is_whole, outer_getitem
-from xgeocat.patching.tiling import Ints, Tiling, distinct
+from xgeocat.patching.tiling import Ints, Tiling
 
 Tasks: TypeAlias = dict[Key, Task]
 #: Number of a block along each dimension.
@@ -37,7 +37,7 @@ SCATTERED = 64
 
 
 def graph_of(
-    name: str, tasks: Tasks, sources: Sequence[da.Array], facts: Mapping[str, int] | None = None
+    name: str, tasks: Tasks, sources: Sequence[da.Array], facts: Facts | None = None
 ) -> HighLevelGraph:
     """Put tasks upon the graphs of their sources, with what is to be told of them."""
     # dask's own array does not match dask's own protocol, to a type checker.
@@ -99,7 +99,7 @@ class Cut:
         return refs, origins, group, self.tiling.size, self.tiling.shape
 
     @property
-    def facts(self) -> dict[str, int]:
+    def facts(self) -> Facts:
         """What cutting takes: see :class:`xgeocat.patching.explain.Explanation`."""
         met = {block for g in self.groups for block in _blocks_met(g, self.tiling, self.edges)[0]}
         item = self.source.dtype.itemsize
@@ -108,12 +108,13 @@ class Cut:
             math.prod(int(e[i + 1] - e[i]) for e, i in zip(self.edges, block, strict=True))
             for block in met
         ]
-        return {
-            "patches": len(self.starts),
-            "distinct": distinct(self.starts, self.tiling.shape),
-            "read": sum(cells) * others * item,
-            "working": 2 * max(cells, default=0) * others * item,
-        }
+        return Facts(
+            groups=self.groups,
+            shape=self.tiling.shape,
+            of=(self.source.name, self.tiling.dims, self.tiling.size),
+            sources={self.source.name: (self.source.chunks, item)},
+            working=2 * max(cells, default=0) * others * item,
+        )
 
 
 def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
@@ -221,19 +222,20 @@ def _apply_facts(
     wanted: tuple[tuple[int, ...], ...],
     batching: Batching,
     answer: Answer,
-) -> dict[str, int]:
+) -> Facts:
     """What running the model takes; what was cut before in tasks of its own is told of there."""
     cuts = [one.facts for one in inputs if isinstance(one, Cut)]
     given = sum(math.prod(n[0] for n in wanted[1:]) * one.dtype.itemsize for one in inputs)
     answered = math.prod(answer.shape) * answer.dtype.itemsize
     working = max(wanted[0]) * answered + min(batching.size, max(wanted[0])) * (given + answered)
-    return {
-        "batches": sum(-(-n // batching.size) for n in wanted[0]),
-        "patches": cuts[0]["patches"] if cuts else 0,
-        "distinct": cuts[0]["distinct"] if cuts else 0,
-        "read": sum(cut["read"] for cut in cuts),
-        "working": working + sum(cut["working"] for cut in cuts),
-    }
+    return Facts(
+        groups=cuts[0].groups if cuts else (),
+        shape=cuts[0].shape if cuts else (),
+        of=(id(batching.model), *(cut.of for cut in cuts)),
+        batches=[-(-n // batching.size) for n in wanted[0]],
+        sources={name: source for cut in cuts for name, source in cut.sources.items()},
+        working=working + sum(cut.working for cut in cuts),
+    )
 
 
 def _input(array: da.Array, wanted: tuple[tuple[int, ...], ...]) -> Cut | da.Array:

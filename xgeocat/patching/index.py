@@ -101,6 +101,21 @@ class PatchIndex(Index):
             for axis, dim in enumerate(self.tiling.dims)
         }
 
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[Hashable, xr.Variable], *, options: Mapping[str, object]
+    ) -> Self:
+        """Make the index of saved patches again: ``set_xindex(["y_start", ...], PatchIndex)``."""
+        coords = xr.Dataset(coords=variables)
+        records = {v.attrs[ATTRIBUTE] for v in variables.values() if ATTRIBUTE in v.attrs}
+        if len(records) != 1:
+            raise ValueError(
+                f"{sorted(map(str, variables))} are no starts of saved patches. Cut a field with "
+                ".geocat.patch(size, overlap=...)."
+            )
+        found = _reopened(coords, records.pop())
+        return cls(found.parent, found.starts)
+
     def isel(self, indexers: Mapping[Hashable, object]) -> Self | None:
         """Select patches; a single one leaves the dimension, and the index with it."""
         selected = indexers.get(PATCH, slice(None))

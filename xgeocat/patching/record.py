@@ -133,9 +133,11 @@ def _data(values: Array) -> dict[str, object]:
     if values.dtype.kind in "OT":
         return {"list": values.ravel().tolist()}
     if values.ndim == 1 and values.dtype.kind == "f" and len(values) > 1:
-        step = values[1] - values[0]
-        if np.array_equal(values, values[0] + step * np.arange(len(values))):
-            return {"first": float(values[0]), "step": float(step)}
+        with np.errstate(all="ignore"):
+            first, step = float(values[0]), float(values[1] - values[0])
+            even = (first + step * np.arange(len(values))).astype(values.dtype)
+        if even.tobytes() == values.tobytes():
+            return {"first": first, "step": step}
     packed = zlib.compress(np.ascontiguousarray(values).tobytes(), 9)
     return {"zlib": base64.b64encode(packed).decode()}
 
