@@ -21,7 +21,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import DaskCollection, Key
 
-from xgeocat.patching.apply import Answer, Batching, run_batches
+from xgeocat.patching.batches import Answer, Batching, run_batches
 from xgeocat.patching.cut import Windows
 from xgeocat.patching.cut import cut as cut_blocks
 from xgeocat.patching.explain import FACTS, Facts
