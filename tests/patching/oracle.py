@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -51,7 +52,7 @@ def window(name, size):
 
 def box(start, size, shape, crop):
     """Cells a patch answers for: its own, less the crop, which is kept on the field's edge."""
-    lo = [0 if s == 0 else s + c for s, c in zip(start, crop, strict=True)]
+    lo = [0 if s <= 0 else s + c for s, c in zip(start, crop, strict=True)]
     hi = [
         n if s + k >= n else s + k - c for s, k, n, c in zip(start, size, shape, crop, strict=True)
     ]
@@ -107,6 +108,102 @@ def _reduce(layers, weight, valid, where, reduce):
     weight = np.where(valid, weight, 0)
     total = (np.where(valid, wide, 0) * weight).sum(axis=0)
     return total / np.where(weight.sum(axis=0) > 0, weight.sum(axis=0), 1)
+
+
+# --- every reducer, cell by cell ------------------------------------------------------------------
+
+
+def cells(patches, where, shape, *, window_name="boxcar", crop=None, nodata=None):
+    """For each cell, what reached it: ``(weight, distance, value)`` in the order of the starts.
+
+    Distances are those to the patch's centre, squared, in patch sizes, and exact. A value is left
+    out where it is NaN or nodata. Returns a dict from ``(*rest, *cell)`` to a list; cells that
+    nothing reached are not in it.
+    """
+    n = len(shape)
+    rest, size = patches.shape[1:-n], patches.shape[-n:]
+    weights = [window(window_name, k) for k in size]
+    found = {}
+    for i in sorted(range(len(where)), key=lambda i: (tuple(where[i]), i)):
+        for cell in product(*map(range, *box(where[i], size, shape, crop or (0,) * n))):
+            at = [c - s for c, s in zip(cell, where[i], strict=True)]
+            weight = math.prod(w[j] for w, j in zip(weights, at, strict=True))
+            away = sum(Fraction(2 * j + 1 - k, 2 * k) ** 2 for j, k in zip(at, size, strict=True))
+            for other in np.ndindex(*rest):
+                value = patches[(i, *other, *at)]
+                if value == value and (nodata is None or value != nodata):
+                    found.setdefault((*other, *cell), []).append((weight, away, value))
+    return found
+
+
+def one_value(reduce, answers):
+    """One value for the answers of a cell, as `cells` lists them; exact as far as that is cheap."""
+    kind = answers[0][2].dtype.kind
+    values = [v.item() for _, _, v in answers]
+    if kind in "fc":
+        wide = np.clongdouble if kind == "c" else np.longdouble
+        weights = [np.longdouble(w) for w, _, _ in answers]
+    else:
+        wide, weights = Fraction, [Fraction(w) for w, _, _ in answers]
+    total = sum(weights)
+    mean = sum(w * wide(v) for w, v in zip(weights, values, strict=True)) / total
+    spread = sum(w * abs(wide(v) - mean) ** 2 for w, v in zip(weights, values, strict=True)) / total
+    if reduce == "vote" or reduce == "dissent":
+        votes = {v: sum(w for w, u in zip(weights, values, strict=True) if u == v) for v in values}
+        most = float(max(votes.values()))
+        if reduce == "dissent":
+            return 1 - most / float(total) if len(values) > 1 else np.nan
+        return min(v for v, w in votes.items() if float(w) >= most * (1 - 1e-9))
+    if reduce == "median":
+        low, high = (sorted(values)[i] for i in ((len(values) - 1) // 2, len(values) // 2))
+        return (wide(low) + wide(high)) / 2
+    if reduce == "deviation":
+        return float(spread) ** 0.5 if len(values) > 1 else np.nan
+    return {
+        "mean": lambda: mean,
+        "variance": lambda: spread,
+        "sum": lambda: sum(map(wide, values)),
+        "coverage": lambda: total,
+        "max": lambda: max(values),
+        "min": lambda: min(values),
+        "first": lambda: values[0],
+        "last": lambda: values[-1],
+        "centre": lambda: min(answers, key=lambda answer: answer[1])[2].item(),
+    }[reduce]()
+
+
+def reduced(reduce, patches, where, shape, **options):
+    """Stitch cell by cell: the values, unrounded, as objects; None where nothing arrived."""
+    out = np.full((*patches.shape[1 : -len(shape)], *shape), None, object)
+    for cell, answers in cells(patches, where, shape, **options).items():
+        out[cell] = one_value(reduce, answers)
+    return out
+
+
+def assert_reduced(got, want, fill, rtol, atol=0.0):
+    """Compare a stitched array with `reduced`'s answer; integers are rounded, halves up."""
+    got = np.asarray(got)
+    assert got.shape == want.shape
+    for cell in np.ndindex(*got.shape):
+        mine, exact = got[cell], want[cell]
+        if exact is None or exact != exact:
+            empty = fill if exact is None else np.nan
+            assert mine == empty or (np.isnan(mine) and np.isnan(empty)), (cell, mine, exact)
+        elif got.dtype.kind in "iub" and isinstance(exact, Fraction):
+            # What is within 2**-21 below a half is a half, whatever the last bit of a weight.
+            half = Fraction(1, 2) + Fraction(1, 2**21)
+            near = {math.floor(exact + half + e) for e in (Fraction(-1, 2**40), Fraction(1, 2**40))}
+            assert int(mine) in near, (cell, mine, float(exact))
+        elif got.dtype.kind in "iub":
+            assert mine == exact, (cell, mine, exact)
+        elif np.isinf(got.dtype.type(exact)):
+            assert mine == got.dtype.type(exact), (cell, mine, exact)
+        else:
+            off = abs(np.clongdouble(mine) - np.clongdouble(complex(exact)))
+            assert off <= rtol * abs(complex(exact)) + atol, (cell, mine, exact)
+
+
+# --- comparing ------------------------------------------------------------------------------------
 
 
 def assert_close(got, want, ulps=2):

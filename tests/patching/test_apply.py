@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -281,14 +283,34 @@ def test_answers_lost_within_a_batch_are_refused(patches):
         patches.geocat.map(lambda b: b[:1]).compute()
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (4,), (4, 5), (4, 4, 3)])
-def test_another_grid_is_refused(patches, shape):
+@pytest.mark.parametrize("shape", [(3, 3), (4, 5), (8, 4), (2, 8), (6, 6), (7, 4), (3, 2, 3)])
+def test_a_grid_that_is_neither_finer_nor_coarser_is_refused(patches, shape):
     check(
         patches,
         lambda b: np.zeros((len(b), *shape)),
         ValueError,
-        r"patches of shape \(4, 4\).*answered with.*must stay \(4, 4\) \(y, x\)",
+        rf"patches of shape \(4, 4\) and answered with {re.escape(str(shape))}: its last 2 dims "
+        r"are neither \(4, 4\) nor a grid k times finer or coarser.*dims=\('band', 'y', 'x'\)",
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims"),
+    [
+        ((8, 8), ("y", "x")),
+        ((2, 2), ("y", "x")),
+        ((5, 12, 12), ("band", "y", "x")),
+        ((5, 2, 2), ("band", "y", "x")),
+        ((), ()),
+        ((1,), ("feature",)),
+        ((7,), ("feature",)),
+    ],
+)
+def test_answers_on_a_finer_or_coarser_grid_or_one_per_patch_are_named(patches, shape, dims):
+    answers = patches.geocat.map(lambda b: np.zeros((len(b), *shape)))
+    assert answers.dims == ("patch", *dims)
+    assert answers.shape[1:] == shape
+    assert {"y_start", "x_start"} <= set(answers.coords)
 
 
 def test_no_answer_is_refused(patches):
@@ -319,7 +341,16 @@ def test_an_answer_that_is_not_as_meta_promised_is_refused(patches):
 
 
 def test_meta_on_another_grid_is_refused_at_once(patches):
-    check(patches, double, ValueError, "must stay", meta=np.empty((0, 2, 2), "float32"))
+    check(patches, double, ValueError, "neither.*nor a grid", meta=np.empty((0, 3, 3), "float32"))
+
+
+def test_with_meta_what_is_wrong_with_the_names_is_said_before_the_model_runs(patches, counting):
+    model = counting()
+    meta = np.empty((0, 4, 4), "float32")
+    for options in ({"dims": ("band", "y", "x")}, {"fill": 1j}):
+        with pytest.raises((ValueError, TypeError), match="dims=|fill="):
+            patches.geocat.map(model, meta=meta, **options)
+    assert model.batches == []
 
 
 def test_two_new_dims_without_names_are_refused(patches):
@@ -331,11 +362,19 @@ def test_two_new_dims_without_names_are_refused(patches):
     )
 
 
-@pytest.mark.parametrize(
-    "dims", [("y",), ("band", "y", "x"), ("x", "y"), ("patch", "y", "x"), ("row", "col")]
-)
+@pytest.mark.parametrize("dims", [("y",), ("band", "y", "x"), ("patch", "y", "x"), ("y", "y"), ()])
 def test_names_that_do_not_fit_the_answer_are_refused(patches, dims):
-    check(patches, double, ValueError, r"dims=.*must name all dimensions", dims=dims)
+    message = rf"dims={re.escape(str(dims))} must name all 2 dims of an answer of shape \(4, 4\)"
+    check(patches, double, ValueError, message, dims=dims)
+
+
+@pytest.mark.parametrize("dims", [("x", "y"), ("y", "band"), ("x", "band")])
+def test_names_that_leave_the_tiled_dims_anywhere_but_last_are_refused(patches, dims):
+    check(patches, double, ValueError, "the tiled dims.*come last, in this order", dims=dims)
+
+
+def test_names_without_the_tiled_dims_make_answers_of_one_cell_per_patch(patches):
+    assert patches.geocat.map(double, dims=("row", "col")).dims == ("patch", "row", "col")
 
 
 @pytest.mark.parametrize("dims", [("patch", "y", "x"), ("y", "y", "x")])

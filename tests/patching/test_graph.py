@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.patching import oracle
-from xgeocat.patching import graph
 
 SHAPE, SIZE, OVERLAP = (24, 30), 6, 2
 
@@ -458,55 +457,3 @@ def test_a_corner_and_the_field_can_be_computed_together(predicted):
     np.testing.assert_array_equal(whole, field)
     np.testing.assert_array_equal(part, field[2:9, 4:11])
     np.testing.assert_array_equal(other, field[5:])
-
-
-# --- write -------------------------------------------------------------------------------------
-
-
-class Target:
-    """An array that remembers which region was written when, and counts the writes of a cell."""
-
-    def __init__(self, shape, dtype):
-        self.values = np.zeros(shape, dtype)
-        self.writes = np.zeros(shape, int)
-        self.regions = []
-
-    def __setitem__(self, region, values):
-        self.values[region] = values
-        self.writes[region] += 1
-        self.regions.append(region)
-
-    def __dask_tokenize__(self):
-        return "target", id(self)
-
-
-@pytest.mark.parametrize("scheduler", ["sync", "threads"])
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_every_cell_is_written_once_and_every_patch_run_once(predicted, scheduler, shuffle):
-    stitched, field, model = predicted(shuffle=shuffle)
-    target = Target(SHAPE, float)
-    with dask.config.set(scheduler=scheduler):
-        graph.write(stitched.data, target, "here")
-    np.testing.assert_array_equal(target.values, field.values)
-    assert (target.writes == 1).all()
-    assert len(target.regions) == stitched.data.npartitions
-    assert sorted(model.seen) == sorted(reaching(SHAPE, map(range, SHAPE)))
-
-
-def test_blocks_are_written_row_by_row(predicted):
-    stitched, _, _ = predicted()
-    target = Target(SHAPE, float)
-    with dask.config.set(scheduler="sync"):
-        graph.write(stitched.data, target, "here")
-    rows = [region[0].start for region in target.regions]
-    assert rows == sorted(rows)
-
-
-def test_a_failed_write_is_raised(predicted):
-    class Full(Target):
-        def __setitem__(self, region, values):
-            raise OSError("no space left")
-
-    stitched, _, _ = predicted()
-    with pytest.raises(OSError, match="no space left"):
-        graph.write(stitched.data, Full(SHAPE, float), "here")

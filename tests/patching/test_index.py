@@ -203,7 +203,6 @@ def test_two_strides_of_one_grid_can_be_put_behind_each_other(positive):
     "lose",
     [
         lambda p: p.drop_vars(["y_start", "x_start"]),
-        lambda p: p.drop_indexes(["y_start", "x_start"]),
         lambda p: xr.DataArray(p.values, dims=p.dims),
         lambda p: p.mean("y").expand_dims(y=5).drop_vars(["y_start", "x_start"]),
     ],
@@ -211,6 +210,28 @@ def test_two_strides_of_one_grid_can_be_put_behind_each_other(positive):
 def test_without_its_coordinates_stitch_says_what_is_missing(patches, lose):
     with pytest.raises(ValueError, match=r"no PatchIndex.*patch coordinates.*\.geocat\.patch"):
         lose(patches).geocat.stitch()
+
+
+LOST = {
+    "dropped": lambda p: p.drop_indexes(["y_start", "x_start"]),
+    "dropped, in another order": lambda p: p.drop_indexes(["y_start", "x_start"])[::-1],
+    "dropped, some of them": lambda p: xr.concat(
+        [p.drop_indexes(["y_start", "x_start"])[k] for k in (slice(9, None), slice(9))], "patch"
+    ),
+    "starts as floats": lambda p: p.drop_indexes(["y_start", "x_start"]).assign_coords(
+        x_start=("patch", p["x_start"].values.astype(float))
+    ),
+}
+
+
+@pytest.mark.parametrize("lose", LOST.values(), ids=LOST.keys())
+def test_a_lost_index_is_made_again_of_the_start_coordinates(patches, field, lose):
+    without = lose(patches)
+    assert not without.xindexes
+    back = without.geocat.stitch()
+    np.testing.assert_array_equal(back.values, field.values)
+    for name in ("y", "x", "spatial_ref"):
+        assert back[name].identical(field[name])
 
 
 def test_a_field_that_was_never_cut_says_so(field):

@@ -13,9 +13,12 @@ from xgeocat.patching.tiling import (
     axis_blocks,
     axis_starts,
     covers,
+    depth,
+    distinct,
     interiors,
     is_product,
     plan,
+    settle,
 )
 
 lengths = st.integers(1, 60)
@@ -226,13 +229,62 @@ def test_covers_equals_painting_every_box(data):
 @given(st.integers(1, 4), st.integers(1, 4), st.data())
 @settings(max_examples=100, deadline=None)
 def test_is_product_knows_a_missing_and_a_repeated_patch(rows, cols, data):
-    starts = np.array([(y * 5, x * 3) for y in range(rows) for x in range(cols)])
+    # Starts may lie before the field, and beyond it.
+    first = data.draw(st.integers(-7, 2))
+    shape = (data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20)))
+    starts = np.array([(first + y * 5, first + x * 3) for y in range(rows) for x in range(cols)])
     shuffled = starts[data.draw(st.permutations(range(len(starts))))]
-    assert is_product(shuffled)
+    assert is_product(shuffled, shape)
     i = data.draw(st.integers(0, len(starts) - 1))
-    assert not is_product(np.concatenate([shuffled, shuffled[[i]]]))
+    assert not is_product(np.concatenate([shuffled, shuffled[[i]]]), shape)
     if rows > 1 and cols > 1:
         missing = np.delete(shuffled, i, axis=0)
-        assert not is_product(missing)
+        assert not is_product(missing, shape)
         j = data.draw(st.integers(0, len(missing) - 1))
-        assert not is_product(np.concatenate([missing, missing[[j]]]))
+        assert not is_product(np.concatenate([missing, missing[[j]]]), shape)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_distinct_and_depth_count_as_a_plain_loop(data):
+    dims = data.draw(st.integers(1, 3))
+    shape = [data.draw(st.integers(1, 8)) for _ in range(dims)]
+    one = st.tuples(*(st.integers(-5, n + 3) for n in shape))
+    starts = data.draw(st.lists(one, max_size=8))
+    array = np.array(starts, np.int64).reshape(-1, dims)
+    assert distinct(array, shape) == len(set(starts))
+    edge = data.draw(st.integers(1, 5))
+    boxes = [tuple(slice(max(s, 0), max(s + edge, 0)) for s in start) for start in starts]
+    counts = np.zeros(shape, int)
+    for box in boxes:
+        counts[box] += 1
+    lo = np.clip(array, 0, shape)
+    hi = np.clip(array + edge, 0, shape)
+    assert depth(lo, hi, shape) == counts.max()
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_settled_starts_lie_inside_or_reach_in_or_are_refused(data):
+    shape = (data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20)))
+    size = (data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9)))
+    tiling = planned(shape, size, size)
+    one = st.tuples(*(st.integers(-12, n + 3) for n in shape))
+    starts = np.array(data.draw(st.lists(one, max_size=6)), np.int64).reshape(-1, 2)
+    inside = [all(0 <= s <= n - k for s, n, k in zip(row, shape, size, strict=True))
+              for row in starts.tolist()]  # fmt: skip
+    reaching = [all(-k < s < n for s, n, k in zip(row, shape, size, strict=True))
+                for row in starts.tolist()]  # fmt: skip
+    np.testing.assert_array_equal(settle(starts, tiling, "drop"), starts[inside])
+    for boundary, well in (("raise", inside), ("pad", reaching), ("shift", reaching)):
+        if not all(well):
+            with pytest.raises(ValueError, match=rf"{well.count(False)} of {len(starts)} patches"):
+                settle(starts, tiling, boundary)
+            continue
+        got = settle(starts, tiling, boundary)
+        if boundary != "shift":
+            np.testing.assert_array_equal(got, starts)
+            continue
+        for row, moved in zip(starts.tolist(), got.tolist(), strict=True):
+            want = [min(max(s, 0), max(n - k, 0)) for s, n, k in zip(row, shape, size, strict=True)]
+            assert moved == want

@@ -147,6 +147,9 @@ class Spread(Reducer):
         plain = piece.values.view(np.uint8) if piece.values.dtype.kind == "b" else piece.values
         first = reference.view(np.uint8) if reference.dtype.kind == "b" else reference
         deviation = np.where(piece.mask, deviations(plain, first), 0)
+        if first.dtype.kind in "fc" and np.isinf(first).any():
+            # A finite answer does not move an infinite mean; but it does not agree with it.
+            deviation[np.isinf(first) & np.isfinite(plain) & piece.mask] = np.inf
         piece.add_to(state[0], deviation)
         piece.add_to(state[1], np.abs(deviation) ** 2)
 
@@ -217,19 +220,32 @@ class Sum(Reducer):
         return state[0]
 
 
+@dataclass(frozen=True, slots=True)
 class Coverage(Reducer):
-    """How much weight reached a cell; how many answers, with a boxcar window."""
+    """How much weight reached a cell; how many answers, with a boxcar window.
 
+    Parameters
+    ----------
+    joint : bool
+        Whether all that stands along the first dimension after ``patch`` is one answer.
+    """
+
+    joint: bool = False
     weighted = True
+
+    def rest(self, rest: tuple[int, ...]) -> tuple[int, ...]:
+        return rest[1:] if self.joint else rest
 
     def dtype(self, dtype: np.dtype) -> np.dtype:
         return np.dtype(np.float32)
 
     def init(self, shape: tuple[int, ...], dtype: np.dtype, depth: int) -> State:
-        return (np.zeros(shape),)
+        return (np.zeros(shape[1:] if self.joint else shape),)
 
     def fold(self, state: State, piece: Piece) -> None:
-        piece.add_to(state[0], piece.mask)
+        piece.add_to(state[0], piece.mask[0] if self.joint else piece.mask)
 
     def finish(self, state: State, weight: Array) -> Array:
-        return state[0]
+        # However little weight arrived, it is not none.
+        least = np.finfo(np.float32).tiny
+        return np.where(state[0] > 0, np.maximum(state[0], least), 0)

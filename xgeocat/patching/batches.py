@@ -183,9 +183,8 @@ def _worth_running(arrays: Sequence[Patches], batching: Batching) -> NDArray[np.
     for array, nodata in zip(arrays, batching.nodata, strict=True):
         for first in range(0, n, batching.size):
             some = slice(first, first + batching.size)
-            patches = array[some]
-            valid = valid_mask(patches, nodata)
-            run[some] |= True if valid is None else valid.reshape(len(patches), -1).any(axis=1)
+            valid = valid_mask(array[some], nodata)
+            run[some] |= True if valid is None else valid.reshape(len(valid), -1).any(axis=1)
     return run
 
 

@@ -161,6 +161,10 @@ class Vote(Collected):
         return np.where(count[0] > 1, np.maximum(share, 0), np.nan)
 
 
+#: Number of no class, of up to 255.
+NO_CLASS = 255
+
+
 class SoftVote(Mean):
     """The class with the highest mean probability; classes are the first dim after ``patch``."""
 
@@ -170,7 +174,7 @@ class SoftVote(Mean):
         return np.dtype(np.uint8)
 
     def rest(self, rest: tuple[int, ...]) -> tuple[int, ...]:
-        if not rest or rest[0] > 255:
+        if not rest or rest[0] > NO_CLASS:
             raise ValueError(
                 "reduce='soft_vote' takes probabilities of up to 255 classes along the first dim "
                 f"after 'patch'; the answers have the lengths {rest} before the tiled dims."

@@ -64,7 +64,8 @@ def cut(
     """
     n = len(size)
     rest = blocks[0].shape[:-n]
-    out = empty((len(starts), *rest, *size), blocks[0].dtype)
+    # Neither compiled loops nor torch know numbers of the other byte order, as netCDF 3 has them.
+    out = empty((len(starts), *rest, *size), blocks[0].dtype.newbyteorder("="))
     stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
     for block, origin in zip(blocks, origins, strict=True):
         lo = np.maximum(starts, origin)

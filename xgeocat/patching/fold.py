@@ -197,6 +197,9 @@ def fold(
         return out
     for piece in pieces:
         piece.valid = valid_mask(piece.values, blend.nodata)
+        if blend.reducer.joint and piece.valid is not None:
+            # What counts together is known together, or not at all.
+            piece.valid = np.broadcast_to(piece.valid.all(axis=0), piece.valid.shape)
     _fold(out, rest, pieces, totals, blend)
     return out
 
@@ -332,5 +335,6 @@ def _finish(
         if at is None:
             np.copyto(part, values, casting="unsafe")
         else:
-            part[...] = blend.fill
+            # Without a fill, such cells only lie between those that were asked for.
+            part[...] = 0 if blend.fill is None else blend.fill
             np.copyto(part, values, casting="unsafe", where=at)

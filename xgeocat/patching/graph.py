@@ -77,7 +77,7 @@ class Cut:
     @property
     def dtype(self) -> np.dtype:
         """Dtype of the patches."""
-        return self.source.dtype
+        return self.source.dtype.newbyteorder("=")
 
     @cached_property
     def groups(self) -> list[Ints]:
@@ -128,7 +128,7 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
         *((size,) for size in tiling.size),
     )
     if not made.groups:
-        return da.zeros(tuple(map(sum, chunks)), dtype=source.dtype, chunks=chunks)
+        return da.zeros(tuple(map(sum, chunks)), dtype=made.dtype, chunks=chunks)
     tasks: Tasks = {}
     for number, group in enumerate(made.groups):
         for rest in product(*map(range, source.numblocks[: source.ndim - n])):
@@ -143,7 +143,7 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
             return da.Array.__getitem__(cut(source[(*rest, ...)], starts[[which]], tiling), 0)
         return cut(source[(*rest, ...)], starts[which], tiling)
 
-    patches = da.Array(graph_of(name, tasks, [source], made.facts), name, chunks, source.dtype)
+    patches = da.Array(graph_of(name, tasks, [source], made.facts), name, chunks, made.dtype)
     return Selectable.wrap(patches, select, made)
 
 

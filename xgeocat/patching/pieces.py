@@ -238,4 +238,6 @@ def _kernel() -> Callable[..., None]:
 
 def _parts(numbers: Array) -> Array:
     """Complex numbers as their real and imaginary parts, side by side along the last dimension."""
+    if numbers.strides[-1] != numbers.itemsize:
+        numbers = np.ascontiguousarray(numbers)
     return numbers.view(np.float32 if numbers.dtype == np.complex64 else np.float64)

@@ -11,7 +11,7 @@ import xarray as xr
 
 from xgeocat.patching.answergrid import AnswerGrid, answer_grid, scales_of
 from xgeocat.patching.averages import Coverage, Spread, Sum
-from xgeocat.patching.choices import Vote
+from xgeocat.patching.choices import NO_CLASS, SoftVote, Vote
 from xgeocat.patching.fold import Blend, fold, parts
 from xgeocat.patching.index import PATCH, Parent, PatchIndex, patch_index
 from xgeocat.patching.nodata import nodata_of, representable
@@ -54,8 +54,9 @@ def stitch(
         ``"vote"`` (most weight wins, ties go to the smaller label); of one patch: ``"first"``,
         ``"last"`` (row-major), ``"centre"`` (whose centre is nearest). Of answers with more to
         them along the first dimension after ``patch``: ``"soft_vote"`` (class probabilities to the
-        number of the most probable class, uint8), ``"inverse_variance"`` (a value and its
-        variance, to such a pair). Or a reducer of your own, see :class:`xgeocat.Reducer`.
+        number of the most probable class, uint8; 255 where there is none), ``"inverse_variance"``
+        (a value and its variance, to such a pair). Or a reducer of your own, see
+        :class:`xgeocat.Reducer`.
     crop : int or dict of str to int, default: 0
         Margin, in cells of the answers, thrown away on every side of each patch before blending,
         except on the field's own edge.
@@ -91,6 +92,13 @@ def stitch(
         several, variables = True, dict(patches.data_vars.items())
     else:
         several, variables = False, {patches.name or "field": patches}
+    layers = ["coverage"] * coverage + ["disagreement"] * disagreement
+    taken = [f"{name}_{layer}" if several else layer for name in variables for layer in layers]
+    if set(taken) & variables.keys():
+        raise ValueError(
+            f"The answers are called {sorted(map(str, set(taken) & variables.keys()))}, as a layer "
+            "is to be that they would come with. Rename them before stitching."
+        )
     for name, var in variables.items():
         if PATCH not in var.dims:
             made[name] = var
@@ -99,8 +107,8 @@ def stitch(
         made[name] = _stitch_array(var, index, how, window, crop, fill)
         prefix = f"{name}_" if several else ""
         if coverage:
-            one = _one_of_each(var, index, how)
-            layer = _stitch_array(one, index, Coverage(), _given(how, window), crop, 0)
+            counted = Coverage(how.joint)
+            layer = _stitch_array(var, index, counted, _given(how, window), crop, 0)
             made[f"{prefix}coverage"] = layer.drop_attrs()
         if disagreement:
             layer = _stitch_array(var, index, _spread(how), _given(how, window), crop, np.nan)
@@ -113,12 +121,6 @@ def stitch(
 def _given(how: Reducer, window: Window) -> Window:
     """The window whose weights mean something to the reducer."""
     return window if how.weighted else "boxcar"
-
-
-def _one_of_each(answers: xr.DataArray, index: PatchIndex, how: Reducer) -> xr.DataArray:
-    """One of the answers that count together, such as the first of the class probabilities."""
-    rest = [d for d in answers.dims if d != PATCH and d not in index.tiling.dims]
-    return answers.isel({rest[0]: 0}, drop=True) if how.joint and rest else answers
 
 
 def _spread(how: Reducer) -> Reducer:
@@ -139,6 +141,8 @@ def _stitch_array(
     fill: complex | None,
 ) -> xr.DataArray:
     tiled = index.tiling.dims
+    if not patches.dtype.isnative:
+        patches = patches.astype(patches.dtype.newbyteorder("="))
     rest = tuple(d for d in patches.dims if d != PATCH and d not in tiled)
     grid = answer_grid(index.parent, index.starts, scales_of(index.tiling, patches.sizes))
     tiling, starts = grid.tiling, grid.starts
@@ -176,7 +180,8 @@ def _stitch_array(
     field = _on_grid(
         patches, index.parent, grid, rest[len(rest) - (data.ndim - len(tiled)) :], data
     )
-    if fill is not None or (nodata is not None and blend.fill != nodata):
+    declared = nodata is not None or isinstance(how, SoftVote)
+    if fill is not None or (declared and blend.fill != nodata):
         field.attrs = {k: v for k, v in field.attrs.items() if k != "_FillValue"}
         field.attrs["nodata"] = blend.fill
     return field
@@ -202,6 +207,11 @@ def _fill_value(
     dtype: np.dtype, how: Reducer, nodata: float | int | None, fill: complex | None
 ) -> complex | None:
     """Value of cells that no answer reaches; None where the dtype has none of its own."""
+    if fill is None and isinstance(how, SoftVote):
+        return NO_CLASS
+    if fill is None and isinstance(how, Spread):
+        # The nodata of answers, 0 say, may well be a variance.
+        return np.nan
     if fill is None and nodata is not None and dtype.kind in "iu" and isinstance(how, Sum):
         # Sums may well come to the nodata of what was summed, but not to the end of 64 bits.
         return int(np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min)
@@ -219,6 +229,11 @@ def _require_values(blend: Blend, starts: Ints, tiling: Tiling, fill: complex | 
     if blend.fill is not None:
         return
     dtype = blend.result
+    if blend.dtype.kind in "fc" or blend.nodata is not None:
+        raise ValueError(
+            f"Answers may be unknown (NaN, nodata), and {dtype} has no value for that. Give one "
+            "that no answer uses: stitch(fill=...)."
+        )
     lo, hi = interiors(starts, tiling, blend.crop)
     if not covers(lo, hi, tiling.shape):
         raise ValueError(

@@ -24,7 +24,7 @@ from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stac import from_items
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
-from xgeocat.patching import apply
+from xgeocat.patching import batches
 from xgeocat.patching.names import qualified_name
 from xgeocat.pipeline import Described, Field, describe
 from xgeocat.runs.items import failure_item, output_item
@@ -237,7 +237,7 @@ def _step_of(error: BaseException, step: str) -> str:
     """Name the step that an error comes from; all of them are computed while it is written."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
-        if module == apply.__name__:
+        if module == batches.__name__:
             return "pipeline"
         if module.startswith(("odc.loader", "rasterio")):
             return "load"
