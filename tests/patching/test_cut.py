@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def fields(draw):
 def blocks_of(field, cuts):
     """Blocks of a field, and their origins."""
     blocks, origins = [], []
-    for corners in product(*(zip(c[:-1], c[1:], strict=True) for c in cuts)):
+    for corners in product(*(pairwise(c) for c in cuts)):
         blocks.append(field[(..., *(slice(a, b) for a, b in corners))].copy())
         origins.append([a for a, _ in corners])
     return blocks, np.array(origins, np.int64)
