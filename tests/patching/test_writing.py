@@ -7,6 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from dask.callbacks import Callback
 
 from xgeocat.patching import writing
 
@@ -238,3 +239,30 @@ def test_tasks_between_the_roots_and_the_blocks_are_kept():
     own = writing.with_own_roots(array)
     np.testing.assert_array_equal(own.compute(), (np.arange(20.0) + 1) * 2)
     np.testing.assert_array_equal(own[3:9].compute(), (np.arange(3.0, 9) + 1) * 2)
+
+
+class Tasks(Callback):
+    """Count the tasks that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.run = 0
+
+    def _posttask(self, key, result, dsk, state, worker_id):
+        self.run += 1
+
+
+def test_finishing_steps_run_in_the_task_that_folds_and_writes_a_block(numbered):
+    field = numbered(SHAPE, 8)
+    patches = field.geocat.patch(SIZE, overlap=OVERLAP)
+    scores = patches.geocat.map(lambda batch: np.stack([batch, 200 - batch], axis=1))
+    stitched = scores.geocat.stitch(window="hann")
+    label = stitched.argmax("band").astype("uint8")
+    counted = []
+    for result in (stitched, label):
+        target = Target(result.shape)
+        with Tasks() as tasks, dask.config.set(scheduler="sync"):
+            writing.write([result.data], [target], "here")
+        counted.append(tasks.run)
+    assert counted[0] == counted[1]
+    np.testing.assert_array_equal(target.values, field.values < 100)
