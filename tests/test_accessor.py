@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import numpy as np
 import pyproj
@@ -13,6 +14,8 @@ from shapely.geometry import box, mapping
 
 import xgeocat as xgc
 from xgeocat.accessor import DataArrayGeocat, DatasetGeocat
+from xgeocat.patching import single
+from xgeocat.patching.training import to_torch
 
 
 @pytest.fixture
@@ -80,6 +83,17 @@ def test_field_doors_are_the_functions_behind_them(kind, cube):
     )
 
 
+@pytest.mark.parametrize("kind", ["Dataset", "DataArray"])
+def test_patches_are_counted_and_gone_through_one_by_one(kind, cube):
+    patches = (cube if kind == "Dataset" else cube["red"]).geocat.patch(16, overlap=4)
+    assert len(patches.geocat) == patches.sizes["patch"]
+    for number, one in enumerate(patches.geocat):
+        picked = patches.geocat[number]
+        xr.testing.assert_identical(picked, single.one_patch(patches, number))
+        xr.testing.assert_identical(one, picked.drop_vars(["y_start", "x_start"]))
+    assert number == len(patches.geocat) - 1
+
+
 @pytest.mark.parametrize(
     ("method", "function"),
     [
@@ -90,6 +104,11 @@ def test_field_doors_are_the_functions_behind_them(kind, cube):
         (DatasetGeocat.stitch, xgc.stitch),
         (DataArrayGeocat.stitch, xgc.stitch),
         (DatasetGeocat.map, xgc.map_patches),
+        (DatasetGeocat.explain, xgc.explain),
+        (DataArrayGeocat.to_torch, to_torch),
+        (DataArrayGeocat.to_geodataframe, single.to_geodataframe),
+        (DataArrayGeocat.__getitem__, single.one_patch),
+        (DataArrayGeocat.__iter__, single.each_patch),
         (DatasetGeocat.to_geoparquet, xgc.to_geoparquet),
         (DatasetGeocat.to_items, xgc.to_items),
         (DatasetGeocat.domain, xgc.CatalogDomain),
@@ -134,6 +153,12 @@ FIELD_DOORS = {
     "patch": lambda ds: ds.geocat.patch(16),
     "map": lambda ds: ds.geocat.map(lambda batch: batch),
     "stitch": lambda ds: ds.geocat.stitch(),
+    "explain": lambda ds: ds.geocat.explain(),
+    "to_geodataframe": lambda ds: ds.geocat.to_geodataframe(),
+    "to_torch": lambda ds: ds.geocat.to_torch(),
+    "[number]": lambda ds: ds.geocat[0],
+    "len()": lambda ds: len(ds.geocat),
+    "iter()": lambda ds: next(iter(ds.geocat)),
 }
 
 
@@ -154,7 +179,7 @@ def test_a_field_at_the_query_door_hears_what_it_is_and_what_to_call(cube):
 
 @pytest.mark.parametrize("door", FIELD_DOORS)
 def test_a_catalog_at_a_field_s_door_hears_what_it_is_and_what_to_call(door, catalog):
-    with pytest.raises(TypeError, match=rf"\.geocat\.{door} works on") as caught:
+    with pytest.raises(TypeError, match=rf"\.geocat\.{re.escape(door)} works on") as caught:
         FIELD_DOORS[door](catalog)
     message = str(caught.value)
     assert "catalog of 2 scenes" in message

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+from dataclasses import dataclass
 
 import numpy as np
 import odc.geo.xr  # noqa: F401 - registers .odc
@@ -10,8 +11,9 @@ import pytest
 import xarray as xr
 
 import xgeocat as xgc
-from xgeocat import ApplyToChips, GridSampler, Sequential, Stitch
+from xgeocat import ApplyToChips, GridSampler, Sequential, Stitch, pipeline
 from xgeocat.patching import models
+from xgeocat.patching.pieces import Reducer
 from xgeocat.pipeline import describe
 
 
@@ -26,6 +28,33 @@ class Threshold:
 
     def __call__(self, batch):
         return batch > self.at
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A model that is a dataclass."""
+
+    by: object
+
+    def __call__(self, batch):
+        return batch * self.by
+
+
+@dataclass(frozen=True)
+class Power(Reducer):
+    """A reducer of one's own: the mean of powers."""
+
+    exponent: int
+    weighted = True
+
+    def init(self, shape, dtype, depth):
+        return (np.zeros(shape),)
+
+    def fold(self, state, piece):
+        piece.add_to(state[0], np.where(piece.mask, piece.values, 0).astype(float) ** self.exponent)
+
+    def finish(self, state, weight):
+        return (state[0] / weight) ** (1 / self.exponent)
 
 
 @pytest.fixture(params=[None, 16], ids=["eager", "lazy"])
@@ -92,6 +121,95 @@ def test_every_parameter_reaches_its_function(make_field):
     assert by_pipe == [(0, 6, 5), *seen]
     assert got.dims == ("head", "y", "x")
     assert (got[:, :, -3:] == -9).all()
+
+
+@pytest.mark.parametrize("chunks", [None, 9])
+@pytest.mark.parametrize("reduce", ["vote", "median", Power(3)], ids=["vote", "median", "own"])
+def test_layers_and_reducers_reach_stitch(make_field, reduce, chunks):
+    field = make_field((20, 23), "float64", chunks=chunks)
+    window = "boxcar" if reduce == "median" else "hann"
+    layers = {"coverage": True, "disagreement": True}
+    pipe = Sequential(
+        [
+            GridSampler(6, overlap=3),
+            ApplyToChips(np.sqrt, batch_size=4, fixed_batch=True),
+            Stitch(window, reduce, crop=1, **layers),
+        ]
+    )
+    got = pipe(field)
+    answers = field.compute().geocat.patch(6, overlap=3).geocat.map(np.sqrt)
+    want = answers.geocat.stitch(window=window, reduce=reduce, crop=1, **layers)
+    assert list(got) == ["made", "coverage", "disagreement"]
+    xr.testing.assert_identical(got.compute(), want)
+
+
+# --- in memory ------------------------------------------------------------------------------------
+
+
+def test_what_comes_in_in_memory_goes_out_in_memory(make_field):
+    field = make_field((40, 50)).assign_coords(
+        lat=(("y", "x"), np.random.default_rng(0).random((40, 50))),
+        row=("y", np.arange(40)),
+        when=np.datetime64("2024-06-01", "ns"),
+    )
+    cube = xr.Dataset({"red": field, "nir": field + 1, "note": ("time", [1, 2])})
+    pipe = Sequential([GridSampler(12, overlap=4), Stitch("hann", coverage=True)])
+    for source in (field, cube):
+        got = pipe(source)
+        assert not any(variable.chunks for variable in got.variables.values())
+        for name in source.coords:
+            assert got[name].identical(source[name]), name
+    np.testing.assert_allclose(pipe(field)["made"], field, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 50), (5, 5), (12, 12), (40, 50), (70, 13)])
+def test_in_memory_and_lazy_are_the_same_bits(make_field, shape):
+    pipe = Sequential(
+        [GridSampler(12, overlap=5), ApplyToChips(Gain(np.linspace(0, 1, 12))), Stitch("hann")]
+    )
+    field = make_field(shape, "float64")
+    xr.testing.assert_identical(pipe(field), pipe(field.chunk(16)).compute())
+
+
+def test_in_memory_no_model_sees_the_field_itself(make_field):
+    def greedy(batch):
+        batch *= -1
+        return batch
+
+    field = make_field((40, 50))
+    before = field.copy(deep=True)
+    got = Sequential([GridSampler(40, stride=20), ApplyToChips(greedy), Stitch()])(field)
+    xr.testing.assert_identical(field, before)
+    np.testing.assert_array_equal(got.values, -field.values)
+
+
+def test_in_memory_a_large_field_is_worked_through_block_by_block(make_field, monkeypatch):
+    """Of patches, of which there are more pixels than in the field, few are held at a time."""
+    monkeypatch.setattr(pipeline, "TARGET_BLOCK", 64)
+    seen = []
+
+    def model(batch):
+        seen.append(len(batch))
+        return batch
+
+    field = make_field((256, 192))
+    pipe = Sequential([GridSampler(16, overlap=8), ApplyToChips(model, batch_size=8), Stitch()])
+    np.testing.assert_array_equal(pipe(field).values, field.values)
+    assert max(seen) == 8
+    told = pipe.explain(field)
+    assert told.blocks == 4 * 3
+    assert told.patches == sum(seen) == 31 * 23
+    assert told.recompute == 1
+
+
+@pytest.mark.usefixtures("no_dask")
+def test_explaining_a_pipeline_computes_nothing(make_field):
+    field = make_field((40, 50))
+    pipe = Sequential(steps(model=np.negative))
+    for source in (field, field.chunk(16)):
+        told = pipe.explain(source)
+        assert told.patches == 5 * 6
+        assert told.bytes_read == field.nbytes
 
 
 @pytest.mark.usefixtures("no_dask")
@@ -259,6 +377,10 @@ def test_a_description_is_plain_json_and_always_the_same():
         {"reduce": "max", "window": "boxcar"},
         {"crop": 2},
         {"crop": {"y": 1}},
+        {"coverage": True},
+        {"disagreement": True},
+        {"reduce": "soft_vote"},
+        {"reduce": Power(2)},
     ],
     ids=lambda change: "-".join(change),
 )
@@ -266,8 +388,18 @@ def test_a_description_changes_with_every_parameter_that_changes_an_answer(chang
     assert text(**change) != text()
 
 
-def test_a_description_does_not_change_with_the_batch_size():
+def test_a_description_does_not_change_with_the_batches():
     assert text(batch_size=1) == text()
+    assert text(fixed_batch=True) == text()
+
+
+def test_two_settings_of_a_reducer_or_model_that_is_a_dataclass_are_told_apart():
+    assert text(reduce=Power(2)) == text(reduce=Power(2))
+    assert text(reduce=Power(2)) != text(reduce=Power(3))
+    assert text(model=Gain(2.0)) == text(model=Gain(2.0))
+    assert text(model=Gain(2.0)) != text(model=Gain(3.0))
+    # What is told must be the same in every process.
+    assert " at 0x" not in text(model=Gain(Threshold(3)))
 
 
 def test_a_description_is_plain_json_with_numpy_numbers_too():

@@ -332,9 +332,11 @@ def _finish(
         )
         if out.dtype.kind in "iub" and values.dtype.kind == "f":
             values = round_half_up(values if at is None else np.where(at, values, 0))
-        if at is None:
-            np.copyto(part, values, casting="unsafe")
-        else:
+        # What the dtype of the answers cannot hold, such as a variance of large ones, is infinite.
+        with np.errstate(over="ignore"):
+            if at is None:
+                np.copyto(part, values, casting="unsafe")
+                continue
             # Without a fill, such cells only lie between those that were asked for.
             part[...] = 0 if blend.fill is None else blend.fill
             np.copyto(part, values, casting="unsafe", where=at)
