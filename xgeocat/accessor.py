@@ -82,10 +82,12 @@ class _PatchingDoor:
 
     def __len__(self) -> int:
         """Number of patches."""
+        _require_field(self._obj, "len()")
         return len(patch_index(self._obj).starts)
 
     def __iter__(self) -> Iterator[xr.DataArray | xr.Dataset]:
         """Go through the patches one by one, in memory; see :func:`single.each_patch`."""
+        _require_field(self._obj, "iter()")
         return single.each_patch(self._obj)
 
     def to_geodataframe(self) -> gpd.GeoDataFrame:

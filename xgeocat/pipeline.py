@@ -278,7 +278,10 @@ def _in_blocks(cube: Field) -> Field:
     """Split a field in memory into blocks, of which tasks can be made; nothing is copied."""
     long = {d: TARGET_BLOCK for d, n in cube.sizes.items() if n > TARGET_BLOCK}
     # A token of its own: dask would read all of the field to make one of its values.
-    return cube.chunk({**dict.fromkeys(cube.dims, -1), **long}, token=uuid4().hex)
+    lazy = cube.chunk({**dict.fromkeys(cube.dims, -1), **long}, token=uuid4().hex)
+    # Coordinates stay in memory: they are taken as they are, and come out so.
+    kept = {n: c.variable for n, c in cube.coords.items() if n not in cube.xindexes}
+    return lazy.assign_coords(kept)
 
 
 def _plain(value: object) -> object:
