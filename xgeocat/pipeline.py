@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
-from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -19,9 +18,9 @@ from xgeocat.patching.patch import PerDim, patch
 from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.samplers import Sampler
 from xgeocat.patching.stitch import stitch
-from xgeocat.patching.tiling import TARGET_BLOCK, Boundary
+from xgeocat.patching.tiling import Boundary
 from xgeocat.patching.windows import Window
-from xgeocat.patching.writing import into_memory
+from xgeocat.patching.writing import in_blocks, into_memory
 
 Field = xr.DataArray | xr.Dataset
 Step = Callable[[Field], Field]
@@ -173,7 +172,7 @@ class Stitch:
     coverage: bool = False
     disagreement: bool = False
 
-    def __call__(self, patches: Field) -> Field:
+    def __call__(self, patches: Field, inline: bool = False) -> Field:
         """Stitch."""
         return stitch(
             patches,
@@ -183,6 +182,7 @@ class Stitch:
             fill=self.fill,
             coverage=self.coverage,
             disagreement=self.disagreement,
+            inline=inline,
         )
 
     def describe(self) -> Mapping[str, object]:
@@ -254,17 +254,21 @@ class Sequential:
         """
         blockwise = not is_dask_collection(cube) and isinstance(self.steps[-1], Stitch)
         blockwise &= all(isinstance(step, (*SAMPLERS, ApplyToChips, Stitch)) for step in self.steps)
-        result: Field = _in_blocks(cube) if blockwise else cube
-        for step in self.steps:
-            result = step(result)
+        result = self._steps(in_blocks(cube) if blockwise else cube)
         return into_memory(result) if blockwise else result
+
+    def _steps(self, field: Field) -> Field:
+        for before, step in zip((None, *self.steps), self.steps, strict=False):
+            # Nobody else has the answers that a step is given by the one before.
+            if isinstance(before, ApplyToChips) and isinstance(step, Stitch):
+                field = step(field, inline=True)
+            else:
+                field = step(field)
+        return field
 
     def explain(self, cube: Field) -> Explanation:
         """Say what running a field through the steps will take; see :func:`xgeocat.explain`."""
-        lazy: Field = cube if is_dask_collection(cube) else _in_blocks(cube)
-        for step in self.steps:
-            lazy = step(lazy)
-        return explain(lazy)
+        return explain(self._steps(cube if is_dask_collection(cube) else in_blocks(cube)))
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(type(step).__name__ for step in self.steps)})"
@@ -272,16 +276,6 @@ class Sequential:
     def describe(self) -> Mapping[str, object]:
         """Describe all that the results depend on."""
         return {"steps": [_plain(describe(step)) for step in self.steps]}
-
-
-def _in_blocks(cube: Field) -> Field:
-    """Split a field in memory into blocks, of which tasks can be made; nothing is copied."""
-    long = {d: TARGET_BLOCK for d, n in cube.sizes.items() if n > TARGET_BLOCK}
-    # A token of its own: dask would read all of the field to make one of its values.
-    lazy = cube.chunk({**dict.fromkeys(cube.dims, -1), **long}, token=uuid4().hex)
-    # Coordinates stay in memory: they are taken as they are, and come out so.
-    kept = {n: c.variable for n, c in cube.coords.items() if n not in cube.xindexes}
-    return lazy.assign_coords(kept)
 
 
 def _plain(value: object) -> object:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from xgeocat.patching.answergrid import scale_of
-from xgeocat.patching.batches import Answer, Batching, check_fill, probe, run_batches
+from xgeocat.patching.batches import Answer, Answers, Batching, check_fill, probe
 from xgeocat.patching.index import PATCH, patch_index
 from xgeocat.patching.models import ModelLike, as_model
 from xgeocat.patching.nodata import nodata_of
@@ -115,7 +115,7 @@ def map_patches(
     # Where the answers are known, what is wrong with them is said before anything runs.
     named = None if answer is None else names(answer)
     if not lazy:
-        made = run_batches(arrays, batching, stacked, answer)
+        made = Answers(arrays, batching, stacked, answer).all()
         return _label(patches, named or names(Answer(made.shape[1:], made.dtype)), made, fill)
     assert answer is not None
     assert named is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -61,6 +61,85 @@ class Batching:
     nan_allowed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers of a model, which it gives when they are asked for.
+
+    Parameters
+    ----------
+    arrays : sequence of numpy.ndarray or Windows
+        Shape ``(patch, ...)`` each: the bands of a Dataset, or one array; or what cuts them.
+    batching : Batching
+        The model and how it is fed.
+    stacked : bool
+        Whether the arrays are stacked to ``(patch, band, ...)``.
+    answer : Answer, optional
+        What the answers must be; by default, as the first.
+    """
+
+    arrays: Sequence[Patches]
+    batching: Batching
+    stacked: bool
+    answer: Answer | None = None
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def batches(self) -> Iterator[tuple[Ints, Array]]:
+        """Run the model: numbers of patches, ascending, and their answers ``(patch, *answer)``.
+
+        An array is to be used before the next one is asked for: the memory may be the model's.
+        """
+        worth, size = _worth_running(self.arrays, self.batching), self.batching.size
+        chosen = np.flatnonzero(worth)
+        answer = self.answer
+        before = 0
+        for first in range(0, len(chosen), size):
+            at = chosen[first : first + size]
+            pick = _compact(at)
+            result = _ask(_batch(self.arrays, pick, self.stacked), self.batching)
+            answer = answer or Answer(result.shape[1:], result.dtype)
+            _check_same(result, answer)
+            _refuse_nothing_but_nan(result, self.arrays, pick, self.batching)
+            yield from self._skipped(np.flatnonzero(~worth[before : at[-1]]) + before, answer)
+            yield at, result
+            before = int(at[-1]) + 1
+        last = np.flatnonzero(~worth[before:]) + before
+        if len(last):
+            yield from self._skipped(last, answer or self._probe())
+
+    def all(self) -> Array:
+        """Answers for all patches at once: shape ``(patch, *answer)``."""
+        out = None
+        for which, result in self.batches():
+            if out is None:
+                out = self._room(Answer(result.shape[1:], result.dtype))
+            out[_compact(which)] = result
+        return self._room(self.answer or self._probe()) if out is None else out
+
+    def _room(self, answer: Answer) -> Array:
+        return empty((len(self), *answer.shape), answer.dtype)
+
+    def _probe(self) -> Answer:
+        one = _batch(self.arrays, slice(0, 0), self.stacked)
+        fixed = self.batching.size if self.batching.fixed else None
+        return probe(self.batching.model, one.shape[1:], one.dtype, fixed)
+
+    def _skipped(self, which: Ints, answer: Answer) -> Iterator[tuple[Ints, Array]]:
+        """What is answered for patches that the model was not asked about, some at a time."""
+        fill, size = self.batching.fill, self.batching.size
+        for some in np.split(which, range(size, len(which), size)) if len(which) else ():
+            check_fill(answer.dtype, None if np.isnan(fill) else fill, True)
+            yield some, np.full((len(some), *answer.shape), fill, answer.dtype)
+
+
+def _compact(numbers: Ints) -> slice | Ints:
+    """A slice, if ascending numbers have no gaps: it costs less than a list of them."""
+    if numbers[-1] - numbers[0] + 1 == len(numbers):
+        return slice(int(numbers[0]), int(numbers[-1]) + 1)
+    return numbers
+
+
 def probe(
     model: Model, shape: tuple[int, ...], dtype: np.dtype, fixed: int | None = None
 ) -> Answer:
@@ -90,51 +169,6 @@ def check_fill(dtype: np.dtype, fill: float | None, skip_empty: bool) -> None:
             "which has no NaN. Give one that no answer uses: fill=255, or let the model answer "
             "floats."
         )
-
-
-def run_batches(
-    arrays: Sequence[Patches], batching: Batching, stacked: bool, answer: Answer | None = None
-) -> Array:
-    """Run a model over patches.
-
-    Parameters
-    ----------
-    arrays : sequence of numpy.ndarray or Windows
-        Shape ``(patch, ...)`` each: the bands of a Dataset, or one array; or what cuts them.
-    batching : Batching
-        The model and how it is fed.
-    stacked : bool
-        Whether the arrays are stacked to ``(patch, band, ...)``.
-    answer : Answer, optional
-        What the answers must be; by default, as the first.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(patch, *answer)``.
-    """
-    n = len(arrays[0])
-    chosen = np.flatnonzero(_worth_running(arrays, batching))
-    out = None if answer is None else empty((n, *answer.shape), answer.dtype)
-    if out is None and not len(chosen):
-        one = _batch(arrays, slice(0, 0), stacked)
-        fixed = batching.size if batching.fixed else None
-        answer = probe(batching.model, one.shape[1:], one.dtype, fixed)
-        out = empty((n, *answer.shape), answer.dtype)
-    for first in range(0, len(chosen), batching.size):
-        at = chosen[first : first + batching.size]
-        pick = slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at
-        result = _ask(_batch(arrays, pick, stacked), batching)
-        if out is None:
-            out = empty((n, *result.shape[1:]), result.dtype)
-        _check_same(result, out)
-        _refuse_nothing_but_nan(result, arrays, pick, batching)
-        out[pick] = result
-    assert out is not None
-    if len(chosen) < n:
-        check_fill(out.dtype, None if np.isnan(batching.fill) else batching.fill, True)
-        out[np.setdiff1d(np.arange(n), chosen)] = batching.fill
-    return out
 
 
 def _batch(arrays: Sequence[Patches], pick: slice | Ints, stacked: bool) -> Array:
@@ -196,14 +230,14 @@ def _check_length(answer: Array, n: int) -> None:
         )
 
 
-def _check_same(result: Array, out: Array) -> None:
-    if result.shape[1:] != out.shape[1:]:
+def _check_same(result: Array, answer: Answer) -> None:
+    if result.shape[1:] != answer.shape:
         raise ValueError(
             f"The model returned answers of shape {result.shape[1:]} for one batch and promised "
-            f"{out.shape[1:]} (its answer to an earlier one, or meta=); they must all be alike."
+            f"{answer.shape} (its answer to an earlier one, or meta=); they must all be alike."
         )
-    if result.dtype != out.dtype:
+    if result.dtype != answer.dtype:
         raise TypeError(
-            f"The model returned {result.dtype} for one batch and promised {out.dtype} (its "
+            f"The model returned {result.dtype} for one batch and promised {answer.dtype} (its "
             "answer to an earlier one, or meta=). Cast to one dtype inside the model."
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from xgeocat.patching.copying import Rows, copy_rows, has_rows, rows_in
 from xgeocat.patching.scratch import empty
 from xgeocat.patching.tiling import Array, Ints, Region, box_between
 
@@ -66,14 +68,11 @@ def cut(
     rest = blocks[0].shape[:-n]
     # Neither compiled loops nor torch know numbers of the other byte order, as netCDF 3 has them.
     out = empty((len(starts), *rest, *size), blocks[0].dtype.newbyteorder("="))
+    if not out.size:
+        return out
     stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
-    for block, origin in zip(blocks, origins, strict=True):
-        lo = np.maximum(starts, origin)
-        hi = np.minimum(stops, origin + np.asarray(block.shape[-n:]))
-        for i in np.flatnonzero((lo < hi).all(axis=1)).tolist():
-            target: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
-            source: Region = (..., *box_between(lo[i] - origin, hi[i] - origin))
-            out[i][target] = block[source]
+    copy = _copy_rows if n == 2 and all(map(has_rows, blocks)) else _copy_boxes
+    copy(out, blocks, origins, starts, stops)
     before, after = (
         np.maximum(-starts, 0),
         np.maximum(starts + np.asarray(size) - np.asarray(shape), 0),
@@ -83,3 +82,36 @@ def cut(
         known: Region = (..., *(slice(a, n - b) for (a, b), n in zip(missing, size, strict=True)))
         out[i] = np.pad(out[i][known], [(0, 0)] * len(rest) + missing, mode="reflect")
     return out
+
+
+def _copy_rows(
+    out: Array, blocks: Sequence[Array], origins: Ints, starts: Ints, stops: Ints
+) -> None:
+    """Copy what blocks have of patches ``(patch, ..., y, x)``, in one go."""
+    to, of, shapes = [], [], []
+    planes = math.prod(out.shape[1:-2])
+    each = np.arange(len(starts)) * out.strides[0]
+    for block, origin in zip(blocks, origins, strict=True):
+        lo = np.maximum(starts, origin)
+        hi = np.minimum(stops, origin + np.asarray(block.shape[-2:]))
+        here = np.flatnonzero((lo < hi).all(axis=1))
+        lo, hi = lo[here], hi[here]
+        mine = rows_in(out[0], lo - starts[here])
+        to.append(Rows(mine.addresses + np.tile(each[here], planes), mine.strides))
+        of.append(rows_in(block, lo - origin))
+        shapes.append(np.tile(hi - lo, (planes, 1)))
+    copy_rows(Rows.joined(to), Rows.joined(of), np.concatenate(shapes), out.dtype)
+
+
+def _copy_boxes(
+    out: Array, blocks: Sequence[Array], origins: Ints, starts: Ints, stops: Ints
+) -> None:
+    """Copy what blocks have of patches ``(patch, ..., *size)``, one by one."""
+    n = starts.shape[1]
+    for block, origin in zip(blocks, origins, strict=True):
+        lo = np.maximum(starts, origin)
+        hi = np.minimum(stops, origin + np.asarray(block.shape[-n:]))
+        for i in np.flatnonzero((lo < hi).all(axis=1)).tolist():
+            target: Region = (..., *box_between(lo[i] - starts[i], hi[i] - starts[i]))
+            source: Region = (..., *box_between(lo[i] - origin, hi[i] - origin))
+            out[i][target] = block[source]

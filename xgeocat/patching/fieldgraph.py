@@ -1,7 +1,7 @@
 """Task graphs of fields: the answers of patches go to the blocks that they reach.
 
-Three tasks a block: the model's (:mod:`xgeocat.patching.graph`), one that copies the edges for
-neighbours, and one that folds all that reaches the block.
+Three tasks a block, beside the model's (:mod:`xgeocat.patching.graph`) where it has one of its own:
+one folds the answers at home in the block, one hands out their edges, and one finishes the block.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
-from typing import TypeAlias
+from itertools import product
+from operator import itemgetter
 
 import dask.array as da
 import numpy as np
@@ -19,16 +19,18 @@ from dask.base import tokenize
 from dask.typing import Key
 
 from xgeocat.patching.explain import Facts
-from xgeocat.patching.fold import Blend, Bounds, Part, edges, fold, parts
-from xgeocat.patching.graph import Block, Tasks, edges_of, graph_of
+from xgeocat.patching.fold import Blend
+from xgeocat.patching.gather import finish, gather
+from xgeocat.patching.graph import Applied, Tasks, edges_of, graph_of, upon
+from xgeocat.patching.meeting import Block, Meetings, meet
+from xgeocat.patching.parts import Bounds
 from xgeocat.patching.selectable import Selectable, Selection, outer_getitem
-from xgeocat.patching.tiling import Array, Ints, Tiling, interiors
-
-#: Starts of a chunk of patches, the number of the first, and the blocks that they reach.
-Reach: TypeAlias = tuple[Ints, int, list[Block]]
+from xgeocat.patching.tiling import Ints, Tiling, interiors
 
 
-def stitch(patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend) -> da.Array:
+def stitch(
+    patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend, inline: bool = False
+) -> da.Array:
     """Stitch lazy answers ``(patch, ..., *size)`` into a lazy field ``(..., *shape)``.
 
     Parameters
@@ -39,6 +41,9 @@ def stitch(patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend) -> da.
         Shape ``(patch, dim)``: first cell of each patch in the field.
     tiling, blend
         The plan, and how answers become one.
+    inline : bool, default: False
+        Whether the model is run in the tasks that fold its answers, so that these never exist all
+        at once. What else is made of the same answers runs it again.
     """
     rest = blend.rest
     whole = dict.fromkeys(range(rest + 1, patches.ndim), -1)
@@ -49,16 +54,21 @@ def stitch(patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend) -> da.
     if 0 in tiling.shape:
         return da.zeros((*blend.reducer.rest(lengths), *tiling.shape), dtype=blend.result)
     lo = (0,) * len(tiling.shape)
-    field = _stitch_box(patches, starts, tiling, blend, (lo, tiling.shape))
+    field = _stitch_box(patches, starts, tiling, blend, (lo, tiling.shape), inline)
 
     def select(selection: Selection) -> da.Array:
-        return _stitch_cells(patches, starts, tiling, blend, selection)
+        return _stitch_cells(patches, starts, tiling, blend, selection, inline)
 
     return Selectable.wrap(field, select)
 
 
 def _stitch_cells(
-    patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend, selection: Selection
+    patches: da.Array,
+    starts: Ints,
+    tiling: Tiling,
+    blend: Blend,
+    selection: Selection,
+    inline: bool,
 ) -> da.Array:
     """Stitch some cells of the field, with the patches that reach them and no others."""
     n = len(tiling.dims)
@@ -72,7 +82,7 @@ def _stitch_cells(
         patches, starts = patches[needed], starts[needed]
     lo = tuple(int(np.min(c)) for c in cells)
     hi = tuple(int(np.max(c)) + 1 for c in cells)
-    box = _stitch_box(patches, starts, tiling, blend, (lo, hi))
+    box = _stitch_box(patches, starts, tiling, blend, (lo, hi), inline)
     within: list[int | slice | Ints] = []
     for wanted, first, last in zip(cells, lo, hi, strict=True):
         if np.ndim(wanted) == 0:
@@ -96,28 +106,45 @@ def _needed(starts: Ints, tiling: Tiling, blend: Blend, cells: Sequence[Ints]) -
 
 
 def _stitch_box(
-    patches: da.Array, starts: Ints, tiling: Tiling, blend: Blend, cells: Bounds
+    patches: da.Array,
+    starts: Ints,
+    tiling: Tiling,
+    blend: Blend,
+    cells: Bounds,
+    inline: bool,
 ) -> da.Array:
     """Stitch a box of cells of the field."""
     rest = blend.rest
     rest_chunks = patches.chunks[1 : rest + 1]
     tiles = tiling.window(*cells)
     block_edges = [edges_of(b) + a for b, a in zip(tiles.blocks, cells[0], strict=True)]
-    token = tokenize(patches.name, starts, tiling, blend, cells)
-    reach = _reach(starts, tiling, blend, edges_of(patches.chunks[0]), block_edges)
-    tasks: Tasks = {}
+    applied = getattr(patches, "made", None) if inline else None
+    applied = applied if isinstance(applied, Applied) else None
+    token = tokenize(patches.name, starts, tiling, blend, cells, applied is None)
+    meetings = meet(starts, tiling, blend.crop, edges_of(patches.chunks[0]), block_edges)
+    gathering: Tasks = {}
+    finishing: Tasks = {}
     for chunk in product(*(range(len(c)) for c in rest_chunks)):
         lengths = tuple(c[i] for c, i in zip(rest_chunks, chunk, strict=True))
         tail = (*chunk, *(0,) * (patches.ndim - rest - 1))
-        answers = {c: TaskRef((patches.name, c, *tail)) for c in reach}
-        plan = _Plan(token, chunk, lengths, block_edges, tiling, blend)
-        tasks |= _stitch_tasks(plan, answers, reach)
+        answers: dict[int, Task | TaskRef] = {
+            c: applied.answers(c) if applied else TaskRef((patches.name, c, *tail))
+            for c in meetings.chunks
+        }
+        plan = _Plan(token, chunk, lengths, tiling, blend)
+        gathering |= _gather_tasks(plan, answers, starts, meetings)
+        finishing |= _finish_tasks(plan, meetings)
     kept = len(blend.reducer.rest((1,) * rest))
     chunks = (*rest_chunks[rest - kept :], *tiles.blocks)
-    name = f"stitch-{token}"
-    lengths = patches.shape[1 : rest + 1]
-    graph = graph_of(name, tasks, [patches], _stitch_facts(patches, tiles, tiling, blend, lengths))
-    return da.Array(graph, name, chunks, dtype=blend.result)
+    facts = _stitch_facts(patches, tiles, tiling, blend, patches.shape[1 : rest + 1])
+    below = graph_of(
+        f"gather-{token}",
+        gathering,
+        applied.sources if applied else [patches],
+        applied.facts(whole=False) if applied else None,
+    )
+    graph = upon(below, {f"gather-{token}"}, f"stitch-{token}", finishing, facts)
+    return da.Array(graph, f"stitch-{token}", chunks, dtype=blend.result)
 
 
 def _stitch_facts(
@@ -143,97 +170,55 @@ class _Plan:
     token: str
     chunk: Block
     lengths: tuple[int, ...]
-    block_edges: Sequence[Ints]
     tiling: Tiling
     blend: Blend
 
 
-def _stitch_tasks(plan: _Plan, answers: dict[int, TaskRef], reach: dict[int, Reach]) -> Tasks:
-    """Tasks of one chunk of the dims that ride along.
+def _gather_tasks(
+    plan: _Plan, answers: Mapping[int, Task | TaskRef], starts: Ints, meetings: Meetings
+) -> Tasks:
+    """Tasks that fold chunks of patches at home, and those that hand out what meets others.
 
-    A chunk of patches is at home in the first block that it reaches. There it is folded where it
-    is; what it gives to other blocks is copied in one task of its own, which the home waits for as
-    well. So a chunk of answers is dropped as soon as its home is done, and only thin edges wait in
-    memory for the next row of blocks.
+    The edges have tasks of their own: so a block is not kept, or sent to other machines, for the
+    sake of its edges.
     """
     tasks: Tasks = {}
-    at_home: dict[Block, list[int]] = {}
-    visitors: dict[Block, list[TaskRef]] = {}
-    for chunk, (group, first, blocks) in reach.items():
-        home, *others = blocks
-        at_home.setdefault(home, []).append(chunk)
-        if others:
-            key: Key = (f"edges-{plan.token}", chunk, *plan.chunk)
-            bounds = {block: _bounds(block, plan.block_edges) for block in others}
-            tasks[key] = Task(
-                key, edges, answers[chunk], group, first, bounds, plan.tiling, plan.blend
-            )
-            for block in blocks:
-                visitors.setdefault(block, []).append(TaskRef(key))
-    kept = len(plan.blend.reducer.rest((1,) * len(plan.chunk)))
-    for block in product(*(range(len(e) - 1) for e in plan.block_edges)):
-        own = at_home.get(block, [])
-        key = (f"stitch-{plan.token}", *plan.chunk[len(plan.chunk) - kept :], *block)
+    for chunk, (first, last) in meetings.chunks.items():
+        key: Key = (f"gather-{plan.token}", chunk, *plan.chunk)
         tasks[key] = Task(
             key,
-            _stitch_block,
-            List(*(answers[chunk] for chunk in own)),
-            [reach[chunk][:2] for chunk in own],
-            List(*visitors.get(block, [])),
+            gather,
+            answers[chunk],
+            starts[first:last],
+            first,
+            meetings.duties(chunk),
+            plan.lengths,
+            plan.tiling,
+            plan.blend,
+        )
+        edges: Key = (f"edges-{plan.token}", chunk, *plan.chunk)
+        tasks[edges] = Task(edges, itemgetter(1), TaskRef(key))
+    return tasks
+
+
+def _finish_tasks(plan: _Plan, meetings: Meetings) -> Tasks:
+    """Tasks that finish the blocks."""
+    tasks: Tasks = {}
+    kept = len(plan.blend.reducer.rest((1,) * len(plan.chunk)))
+    for block, met in meetings.blocks.items():
+        key: Key = (f"stitch-{plan.token}", *plan.chunk[len(plan.chunk) - kept :], *block)
+        home = TaskRef((f"gather-{plan.token}", met.home, *plan.chunk))
+        edges = (TaskRef((f"edges-{plan.token}", c, *plan.chunk)) for c in met.chunks)
+        tasks[key] = Task(
+            key,
+            finish,
+            None if met.clear is None else Task(None, itemgetter(0), home),
+            List(*edges) if met.shared else [],
             block,
-            _bounds(block, plan.block_edges),
+            met.bounds,
+            met.shared,
             plan.lengths,
             plan.tiling,
             plan.blend,
         )
     return tasks
-
-
-def _stitch_block(
-    answers: Sequence[Array],
-    starts: Sequence[tuple[Ints, int]],
-    visitors: Sequence[Mapping[Block, list[Part]]],
-    block: Block,
-    bounds: Bounds,
-    rest: tuple[int, ...],
-    tiling: Tiling,
-    blend: Blend,
-) -> Array:
-    """Make one output block of the patches at home in it and the edges of others."""
-    found = [part for edges_of in visitors for part in edges_of.get(block, ())]
-    for group, (own, first) in zip(answers, starts, strict=True):
-        found += parts(group, own, first, bounds, tiling, blend)
-    return fold(found, bounds, rest, tiling, blend)
-
-
-def _bounds(block: Block, edges: Sequence[Ints]) -> Bounds:
-    first = tuple(int(e[i]) for e, i in zip(edges, block, strict=True))
-    last = tuple(int(e[i + 1]) for e, i in zip(edges, block, strict=True))
-    return first, last
-
-
-def _reach(
-    starts: Ints, tiling: Tiling, blend: Blend, chunk_edges: Ints, block_edges: Sequence[Ints]
-) -> dict[int, Reach]:
-    """For each chunk of patches, its starts and the output blocks that it reaches, row-major."""
-    first, last = interiors(starts, tiling, blend.crop)
-    reach: dict[int, Reach] = {}
-    for chunk, (a, b) in enumerate(pairwise(chunk_edges.tolist())):
-        if a == b:
-            continue
-        lo, hi = first[a:b], last[a:b]
-        per_axis = [
-            range(
-                max(int(np.searchsorted(e, lo[:, axis].min(), side="right")) - 1, 0),
-                min(int(np.searchsorted(e, hi[:, axis].max(), side="left")), len(e) - 1),
-            )
-            for axis, e in enumerate(block_edges)
-        ]
-        blocks = []
-        for block in product(*per_axis):
-            corner, far = _bounds(block, block_edges)
-            if ((lo < far) & (hi > corner)).all(axis=1).any():
-                blocks.append(block)
-        if blocks:
-            reach[chunk] = (starts[a:b], a, blocks)
-    return reach

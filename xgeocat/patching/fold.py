@@ -1,34 +1,28 @@
-"""Fold: from the answers of patches to one finished block of the field, on plain arrays.
+"""Fold: from the answers of patches to one finished box of the field, on plain arrays.
 
-All answers that reach a block meet here, and are folded in one order: by where their patches start,
+All answers that reach a box meet here, and are folded in one order: by where their patches start,
 row-major. So no result depends on how the field is chunked, nor on the order of the patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xgeocat.patching.averages import Mean
+from xgeocat.patching.copying import address_of
 from xgeocat.patching.nodata import valid_mask
-from xgeocat.patching.pieces import (
-    Piece,
-    Reducer,
-    State,
-    mean_rows,
-    outer,
-    round_half_up,
-)
+from xgeocat.patching.parts import Bounds, Parts
+from xgeocat.patching.pieces import Piece, Reducer, State, outer, round_half_up
 from xgeocat.patching.scratch import empty
-from xgeocat.patching.tiling import Array, Box, Ints, Region, Tiling, depth, interiors
-from xgeocat.patching.windows import Window, weights
+from xgeocat.patching.tiling import Array, Region, Tiling, depth
+from xgeocat.patching.windows import Shares, Window, shares
 
-#: A block of the field: its first and its past-the-last cell.
-Bounds = tuple[tuple[int, ...], tuple[int, ...]]
 Weights = NDArray[np.float64]
 
 #: Rows finished at a time, so that what finishing needs stays in cache.
@@ -75,152 +69,172 @@ class Blend:
         return self.reducer.dtype(self.dtype)
 
 
-@dataclass(slots=True)
-class Part:
-    """What one patch answers for in one block.
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """An array over a box of the field, which is folded into, one smaller box at a time.
 
     Parameters
     ----------
-    start : tuple of int
-        First cell of the patch in the field.
-    number : int
-        Number of the patch; decides between patches of one start.
-    at : tuple of slice
-        The cells of the field that it answers for.
-    patch : numpy.ndarray
-        Shape ``(..., *size)``: answers, of all of the patch or of this part.
-    within : tuple of slice
-        Where in them the part is.
+    values : numpy.ndarray
+        Shape ``(..., *box)``, contiguous.
+    origin : tuple of int
+        First cell of the box in the field.
     """
 
-    start: tuple[int, ...]
-    number: int
-    at: Box
-    patch: Array
-    within: Box
+    values: Array
+    origin: tuple[int, ...]
 
-    def alone(self) -> Part:
-        """The part without the rest of its patch."""
-        inside: Region = (..., *self.within)
-        alone = tuple(slice(0, s.stop - s.start) for s in self.within)
-        return Part(self.start, self.number, self.at, self.patch[inside].copy(), alone)
+    @classmethod
+    def over(cls, bounds: Bounds, rest: tuple[int, ...], blend: Blend) -> Self:
+        """An array over a box of the field, for answers with `rest` before the tiled dimensions."""
+        shape = tuple(b - a for a, b in zip(*bounds, strict=True))
+        return cls(empty((*blend.reducer.rest(rest), *shape), blend.result), bounds[0])
 
-
-def parts(
-    answers: Array, starts: Ints, first: int, bounds: Bounds, tiling: Tiling, blend: Blend
-) -> list[Part]:
-    """Find the parts of a group of patches that reach a block, as views.
-
-    Parameters
-    ----------
-    answers : numpy.ndarray
-        Shape ``(patch, ..., *size)``; tiled dimensions of length one may be missing.
-    starts : numpy.ndarray
-        Shape ``(patch, dim)``: first cell of each patch in the field.
-    first : int
-        Number of the first of them.
-    bounds : (tuple of int, tuple of int)
-        First and past-the-last cell of the block in the field.
-    tiling : Tiling
-        The tiling of the whole field.
-    blend : Blend
-        How answers become one.
-    """
-    lo, hi = interiors(starts, tiling, blend.crop)
-    lo, hi = np.maximum(lo, bounds[0]), np.minimum(hi, bounds[1])
-    answers = answers.reshape(*answers.shape[: blend.rest + 1], *tiling.size)
-    found = []
-    here = np.flatnonzero((lo < hi).all(axis=1))
-    boxes = (x[here].tolist() for x in (starts, lo, hi))
-    for i, start, first_cell, last_cell in zip(here.tolist(), *boxes, strict=True):
-        at = tuple(map(slice, first_cell, last_cell))
-        within = tuple(
-            slice(a - s, b - s) for a, b, s in zip(first_cell, last_cell, start, strict=True)
-        )
-        found.append(Part(tuple(start), first + i, at, answers[i], within))
-    return found
-
-
-def edges(
-    answers: Array,
-    starts: Ints,
-    first: int,
-    blocks: Mapping[tuple[int, ...], Bounds],
-    tiling: Tiling,
-    blend: Blend,
-) -> dict[tuple[int, ...], list[Part]]:
-    """Copy what a group of patches contributes to each of several blocks."""
-    return {
-        block: [part.alone() for part in parts(answers, starts, first, bounds, tiling, blend)]
-        for block, bounds in blocks.items()
-    }
+    def region(self, bounds: Bounds) -> Region:
+        """Where a box of the field lies in the array."""
+        edges = zip(*bounds, self.origin, strict=True)
+        return (..., *(slice(a - origin, b - origin) for a, b, origin in edges))
 
 
 def fold(
-    found: Sequence[Part], bounds: Bounds, rest: tuple[int, ...], tiling: Tiling, blend: Blend
-) -> Array:
-    """Make one block of the field of all the parts that reach it.
+    found: Sequence[Parts], bounds: Bounds, canvas: Canvas, tiling: Tiling, blend: Blend
+) -> None:
+    """Fold all the parts that reach a box of the field, into an array.
 
     Parameters
     ----------
-    found : sequence of Part
-        In any order.
+    found : sequence of Parts
+        What patches answer for, in the box and around it, in any order.
     bounds : (tuple of int, tuple of int)
-        First and past-the-last cell of the block in the field.
-    rest : tuple of int
-        Lengths of the dimensions that ride along.
+        First and past-the-last cell of the box in the field.
+    canvas : Canvas
+        The array, of dtype ``blend.result``. Only the cells of the box are touched.
     tiling : Tiling
         The tiling of the whole field.
     blend : Blend
         How answers become one.
+    """
+    out = canvas.values[canvas.region(bounds)]
+    reaching = [parts for parts in (parts.within(bounds) for parts in found) if len(parts)]
+    if not reaching or not out.size:
+        out[...] = 0 if blend.fill is None else blend.fill
+        return
+    parts = Parts.joined(reaching).ordered()
+    of_axis = _shares(parts, bounds, tiling, blend)
+    covered = blend.regular and all(of.total.min() > 0 for of in of_axis)
+    plain = covered and type(blend.reducer) is Mean
+    if plain and _all_known(parts, blend) and _mean_rows(canvas, parts, bounds, of_axis):
+        return
+    _fold(out, _pieces(parts, bounds, of_axis, blend), [of.total for of in of_axis], blend)
+
+
+def _shares(parts: Parts, bounds: Bounds, tiling: Tiling, blend: Blend) -> list[Shares]:
+    """Weights of the parts along each dimension."""
+    window = blend.reducer.window or blend.window
+    relative = blend.reducer.relative and blend.regular
+    found = []
+    for axis, size in enumerate(tiling.size):
+        once = sorted(
+            zip(
+                parts.starts[:, axis].tolist(),
+                parts.lo[:, axis].tolist(),
+                parts.hi[:, axis].tolist(),
+                strict=True,
+            )
+        )
+        first, last = bounds[0][axis], bounds[1][axis]
+        found.append(shares(window, size, tuple(dict.fromkeys(once)), (first, last), relative))
+    return found
+
+
+def _all_known(parts: Parts, blend: Blend) -> bool:
+    """Tell whether no answer is nodata; NaN shows by itself in what comes out."""
+    if blend.nodata is None or np.isnan(blend.nodata):
+        return True
+    return all(valid_mask(values, blend.nodata) is None for values in parts.values())
+
+
+def _mean_rows(canvas: Canvas, parts: Parts, bounds: Bounds, of_axis: Sequence[Shares]) -> bool:
+    """Blend parts into a box without gaps, in one pass; the fast way of the common case.
+
+    Parameters
+    ----------
+    canvas, parts, bounds
+        As for :func:`fold`; the parts in order, none with nodata.
+    of_axis : sequence of Shares
+        Weights that sum to one at each cell.
 
     Returns
     -------
-    numpy.ndarray
-        Shape ``(..., *block)``, dtype ``blend.result``.
+    bool
+        Whether all is done: not where an answer is NaN, or for what the loop is not made for.
     """
-    box = tuple(map(slice, *bounds))
-    shape = tuple(s.stop - s.start for s in box)
-    out = empty((*blend.reducer.rest(rest), *shape), blend.result)
-    ordered = sorted(found, key=lambda part: (part.start, part.number))
-    if not ordered or not out.size:
-        out[...] = 0 if blend.fill is None else blend.fill
-        return out
-    windows, totals = _windows(ordered, box, tiling, blend)
-    pieces = [
-        Piece(part.patch, part.within, _relative(part.at, box), window, None)
-        for part, window in zip(ordered, windows, strict=True)
-    ]
-    covered = blend.regular and all(total.min() > 0 for total in totals)
-    simple = covered and type(blend.reducer) is Mean and _all_known(pieces, blend)
-    if simple and mean_rows(out, pieces):
-        return out
-    for piece in pieces:
+    from xgeocat.patching import kernels
+
+    out = canvas.values.view(np.uint8) if canvas.values.dtype.kind == "b" else canvas.values
+    strides = np.array([answers.strides for answers in parts.answers])
+    contiguous = (strides[:, -1] == out.itemsize).all() and out.flags.c_contiguous
+    if (
+        len(of_axis) != 2
+        or out.dtype.kind not in "iuf"
+        or out.dtype == np.float16
+        or not contiguous
+    ):
+        return False
+    # The answers stay alive as long as their addresses are in use.
+    bases = np.array([address_of(answers) for answers in parts.answers])
+    bases += ((parts.lo - parts.origins) * strides[:, -2:]).sum(axis=1)
+    origin = np.asarray(canvas.origin)
+    boxes = np.stack([parts.lo - origin, parts.hi - origin], axis=2).reshape(-1, 4)
+    at = np.stack([bounds[0] - origin, bounds[1] - origin], axis=1).ravel()
+    numbers = np.stack(
+        [np.searchsorted(of.starts, parts.starts[:, axis]) for axis, of in enumerate(of_axis)],
+        axis=1,
+    )
+    along_y, along_x = (of.weights for of in of_axis)
+    whole = out.dtype.kind in "iu"
+    return all(
+        kernels.mean_rows(
+            out[plane],
+            at,
+            bases + strides[:, :-2] @ np.array(plane, np.int64),
+            strides[:, -2],
+            boxes,
+            numbers,
+            along_y,
+            along_x,
+            whole,
+        )
+        for plane in product(*map(range, out.shape[:-2]))
+    )
+
+
+def _pieces(parts: Parts, bounds: Bounds, of_axis: Sequence[Shares], blend: Blend) -> list[Piece]:
+    """The parts as reducers get them."""
+    columns = zip(
+        parts.answers,
+        parts.inside(),
+        parts.relative(bounds[0]),
+        parts.starts.tolist(),
+        strict=True,
+    )
+    pieces = []
+    for patch, within, at, start in columns:
+        window = tuple(of.of(first) for of, first in zip(of_axis, start, strict=True))
+        piece = Piece(patch, within, at, window, None)
         piece.valid = valid_mask(piece.values, blend.nodata)
         if blend.reducer.joint and piece.valid is not None:
             # What counts together is known together, or not at all.
             piece.valid = np.broadcast_to(piece.valid.all(axis=0), piece.valid.shape)
-    _fold(out, rest, pieces, totals, blend)
-    return out
+        pieces.append(piece)
+    return pieces
 
 
-def _all_known(pieces: Sequence[Piece], blend: Blend) -> bool:
-    """Tell whether no answer is nodata; NaN shows by itself in what comes out."""
-    if blend.nodata is None or np.isnan(blend.nodata):
-        return True
-    return all(valid_mask(piece.values, blend.nodata) is None for piece in pieces)
-
-
-def _fold(
-    out: Array,
-    rest: tuple[int, ...],
-    pieces: Sequence[Piece],
-    totals: Sequence[Weights],
-    blend: Blend,
-) -> None:
-    """Fold pieces and finish the block into `out`."""
+def _fold(out: Array, pieces: Sequence[Piece], totals: Sequence[Weights], blend: Blend) -> None:
+    """Fold pieces and finish the box into `out`."""
     how = blend.reducer
     shape = out.shape[out.ndim - len(totals) :]
+    rest = pieces[0].patch.shape[: -len(totals)]
     state = how.init((*rest, *shape), blend.dtype, _depth(pieces, shape))
     arrived = None
     if not blend.regular or any(piece.valid is not None for piece in pieces):
@@ -273,39 +287,6 @@ class _Arrived:
     def of_one(self) -> Weights:
         """Weights that sum to exactly one where no answer is missing."""
         return np.where(self.complete & (self.weight > 0), 1.0, self.weight)
-
-
-def _relative(at: Box, box: Box) -> Box:
-    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(at, box, strict=True))
-
-
-def _windows(
-    ordered: Sequence[Part], box: Box, tiling: Tiling, blend: Blend
-) -> tuple[list[tuple[Weights, ...]], list[Weights]]:
-    """Weights of each part, one vector a dimension, and their sums over the block."""
-    window = blend.reducer.window or blend.window
-    per_axis: list[dict[int, Weights]] = []
-    totals = []
-    for axis, size in enumerate(tiling.size):
-        whole = weights(window, size)
-        total = np.zeros(box[axis].stop - box[axis].start)
-        once = {part.start[axis]: part.at[axis] for part in ordered}
-        own = {}
-        for start, at in sorted(once.items()):
-            own[start] = whole[at.start - start : at.stop - start]
-            total[at.start - box[axis].start : at.stop - box[axis].start] += own[start]
-        if blend.reducer.relative and blend.regular:
-            for start, at in once.items():
-                own[start] = (
-                    own[start] / total[at.start - box[axis].start : at.stop - box[axis].start]
-                )
-        per_axis.append(own)
-        totals.append(total)
-    found = [
-        tuple(own[start] for own, start in zip(per_axis, part.start, strict=True))
-        for part in ordered
-    ]
-    return found, totals
 
 
 def _depth(pieces: Sequence[Piece], shape: tuple[int, ...]) -> int:

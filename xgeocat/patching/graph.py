@@ -21,7 +21,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import DaskCollection, Key
 
-from xgeocat.patching.batches import Answer, Batching, run_batches
+from xgeocat.patching.batches import Answer, Answers, Batching
 from xgeocat.patching.cut import Windows
 from xgeocat.patching.cut import cut as cut_blocks
 from xgeocat.patching.explain import FACTS, Facts
@@ -42,10 +42,15 @@ def graph_of(
     """Put tasks upon the graphs of their sources, with what is to be told of them."""
     # dask's own array does not match dask's own protocol, to a type checker.
     below = HighLevelGraph.merge(*(cast("DaskCollection", s).__dask_graph__() for s in sources))
+    return upon(below, {s.name for s in sources}, name, tasks, facts)
+
+
+def upon(
+    below: HighLevelGraph, layers: set[str], name: str, tasks: Tasks, facts: Facts | None
+) -> HighLevelGraph:
+    """Put a layer of tasks upon some layers of a graph."""
     layer = MaterializedLayer(tasks, collection_annotations={FACTS: facts} if facts else None)
-    return HighLevelGraph(
-        {**below.layers, name: layer}, {**below.dependencies, name: {s.name for s in sources}}
-    )
+    return HighLevelGraph({**below.layers, name: layer}, {**below.dependencies, name: layers})
 
 
 def edges_of(chunks: tuple[int, ...]) -> Ints:
@@ -90,18 +95,23 @@ class Cut:
         n = len(self.tiling.dims)
         return [edges_of(chunks) for chunks in self.source.chunks[self.source.ndim - n :]]
 
+    @cached_property
+    def met(self) -> list[tuple[list[Block], Ints]]:
+        """Numbers and origins of the source blocks that the patches of each chunk meet."""
+        return [_blocks_met(group, self.tiling, self.edges) for group in self.groups]
+
     def arguments(
-        self, group: Ints, rest: Block
+        self, number: int, rest: Block
     ) -> tuple[List, Ints, Ints, tuple[int, ...], tuple[int, ...]]:
-        """What cutting a group of patches takes, for one chunk of the other dimensions."""
-        blocks, origins = _blocks_met(group, self.tiling, self.edges)
+        """What cutting a chunk of patches takes, for one chunk of the other dimensions."""
+        blocks, origins = self.met[number]
         refs = List(*(TaskRef((self.source.name, *rest, *block)) for block in blocks))
-        return refs, origins, group, self.tiling.size, self.tiling.shape
+        return refs, origins, self.groups[number], self.tiling.size, self.tiling.shape
 
     @property
     def facts(self) -> Facts:
         """What cutting takes: see :class:`xgeocat.patching.explain.Explanation`."""
-        met = {block for g in self.groups for block in _blocks_met(g, self.tiling, self.edges)[0]}
+        met = {block for blocks, _ in self.met for block in blocks}
         item = self.source.dtype.itemsize
         others = math.prod(self.source.shape[: self.source.ndim - len(self.edges)])
         cells = [
@@ -130,10 +140,10 @@ def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
     if not made.groups:
         return da.zeros(tuple(map(sum, chunks)), dtype=made.dtype, chunks=chunks)
     tasks: Tasks = {}
-    for number, group in enumerate(made.groups):
+    for number in range(len(made.groups)):
         for rest in product(*map(range, source.numblocks[: source.ndim - n])):
             key: Key = (name, number, *rest, *(0,) * n)
-            tasks[key] = Task(key, cut_blocks, *made.arguments(group, rest))
+            tasks[key] = Task(key, cut_blocks, *made.arguments(number, rest))
 
     def select(selection: Selection) -> da.Array | None:
         which, rest, tiled = selection[0], selection[1 : source.ndim - n + 1], selection[-n:]
@@ -183,6 +193,56 @@ def _blocks_met(
 # --- apply ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """How a model is run over lazy patches.
+
+    Parameters
+    ----------
+    inputs : sequence of Cut or dask.array.Array
+        Patches, or how they are cut.
+    lengths : tuple of int
+        Patches in each chunk.
+    batching, stacked, answer
+        See :class:`xgeocat.patching.batches.Answers`.
+    """
+
+    inputs: Sequence[Cut | da.Array]
+    lengths: tuple[int, ...]
+    batching: Batching
+    stacked: bool
+    answer: Answer
+
+    @property
+    def sources(self) -> list[da.Array]:
+        """What the tasks hang on."""
+        return [one.source if isinstance(one, Cut) else one for one in self.inputs]
+
+    def answers(self, number: int) -> Task:
+        """Answers for one chunk of patches, as an argument of the task that wants them."""
+        given = List(*(_patches_of(one, number) for one in self.inputs))
+        return Task(None, Answers, given, self.batching, self.stacked, self.answer)
+
+    def facts(self, whole: bool) -> Facts:
+        """What it takes, with or without room for `whole` chunks of answers.
+
+        What was cut before in tasks of its own is told of there.
+        """
+        cuts = [one.facts for one in self.inputs if isinstance(one, Cut)]
+        size, most = self.batching.size, max(self.lengths)
+        given = sum(_bytes_of_one(one) for one in self.inputs)
+        answered = math.prod(self.answer.shape) * self.answer.dtype.itemsize
+        batch = min(size, most) * (given + answered)
+        return Facts(
+            groups=cuts[0].groups if cuts else (),
+            shape=cuts[0].shape if cuts else (),
+            of=(id(self.batching.model), *(cut.of for cut in cuts)),
+            batches=[-(-n // size) for n in self.lengths],
+            sources={name: source for cut in cuts for name, source in cut.sources.items()},
+            working=batch + most * answered * whole + sum(cut.working for cut in cuts),
+        )
+
+
 def apply(
     arrays: Sequence[da.Array], batching: Batching, stacked: bool, answer: Answer
 ) -> da.Array:
@@ -195,13 +255,12 @@ def apply(
     first = next((a for a in arrays if isinstance(a, Selectable)), arrays[0])
     wanted = (first.chunks[0], *((n,) for n in first.shape[1:]))
     inputs = [_input(a, wanted) for a in arrays]
-    sources = [cut.source if isinstance(cut, Cut) else cut for cut in inputs]
+    made = Applied(inputs, first.chunks[0], batching, stacked, answer)
     name = f"apply-{tokenize([a.name for a in arrays], batching, stacked, answer)}"
     tasks: Tasks = {}
-    for number in range(len(wanted[0])):
+    for number in range(len(made.lengths)):
         key: Key = (name, number, *(0,) * len(answer.shape))
-        given = List(*(_patches_of(one, number) for one in inputs))
-        tasks[key] = Task(key, run_batches, given, batching, stacked, answer)
+        tasks[key] = Task(key, Answers.all, made.answers(number))
 
     def select(selection: Selection) -> da.Array | None:
         which = selection[0]
@@ -212,30 +271,18 @@ def apply(
         answers = apply([a[some] for a in arrays], batching, stacked, answer)
         return outer_getitem(answers, (0 if one else slice(None), *selection[1:]))
 
-    chunks = (wanted[0], *((n,) for n in answer.shape))
-    graph = graph_of(name, tasks, sources, _apply_facts(inputs, wanted, batching, answer))
-    return Selectable.wrap(da.Array(graph, name, chunks, dtype=answer.dtype), select)
-
-
-def _apply_facts(
-    inputs: Sequence[Cut | da.Array],
-    wanted: tuple[tuple[int, ...], ...],
-    batching: Batching,
-    answer: Answer,
-) -> Facts:
-    """What running the model takes; what was cut before in tasks of its own is told of there."""
-    cuts = [one.facts for one in inputs if isinstance(one, Cut)]
-    given = sum(math.prod(n[0] for n in wanted[1:]) * one.dtype.itemsize for one in inputs)
-    answered = math.prod(answer.shape) * answer.dtype.itemsize
-    working = max(wanted[0]) * answered + min(batching.size, max(wanted[0])) * (given + answered)
-    return Facts(
-        groups=cuts[0].groups if cuts else (),
-        shape=cuts[0].shape if cuts else (),
-        of=(id(batching.model), *(cut.of for cut in cuts)),
-        batches=[-(-n // batching.size) for n in wanted[0]],
-        sources={name: source for cut in cuts for name, source in cut.sources.items()},
-        working=working + sum(cut.working for cut in cuts),
+    chunks = (made.lengths, *((n,) for n in answer.shape))
+    lazy = da.Array(
+        graph_of(name, tasks, made.sources, made.facts(whole=True)), name, chunks, answer.dtype
     )
+    return Selectable.wrap(lazy, select, made)
+
+
+def _bytes_of_one(patches: Cut | da.Array) -> int:
+    if isinstance(patches, Cut):
+        rest = patches.source.shape[: patches.source.ndim - len(patches.tiling.dims)]
+        return math.prod((*rest, *patches.tiling.size)) * patches.dtype.itemsize
+    return math.prod(patches.shape[1:]) * patches.dtype.itemsize
 
 
 def _input(array: da.Array, wanted: tuple[tuple[int, ...], ...]) -> Cut | da.Array:
@@ -243,7 +290,9 @@ def _input(array: da.Array, wanted: tuple[tuple[int, ...], ...]) -> Cut | da.Arr
     made = getattr(array, "made", None)
     if isinstance(made, Cut) and array.chunks[0] == wanted[0]:
         rest = made.source.ndim - len(made.tiling.dims)
-        whole = made.source.rechunk(dict.fromkeys(range(rest), -1)) if rest else made.source
+        if not rest:
+            return made
+        whole = made.source.rechunk(dict.fromkeys(range(rest), -1))
         return Cut(whole, made.starts, made.tiling)
     return array if array.chunks == wanted else array.rechunk(wanted)
 
@@ -252,5 +301,5 @@ def _patches_of(given: Cut | da.Array, number: int) -> Task | TaskRef:
     """One chunk of patches, as an argument of the task that runs the model."""
     if isinstance(given, Cut):
         rest = (0,) * (given.source.ndim - len(given.tiling.dims))
-        return Task(None, Windows, *given.arguments(given.groups[number], rest))
+        return Task(None, Windows, *given.arguments(number, rest))
     return TaskRef((given.name, number, *(0,) * (given.ndim - 1)))

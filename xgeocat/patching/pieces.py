@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -179,53 +179,6 @@ def _add(sums: Array, at: Box, values: Array, within: Box, window: tuple[Floats,
         mine = (*outside, *(s.start + i for s, i in zip(at, inside, strict=False)))
         theirs = (*outside, *(s.start + i for s, i in zip(within, inside, strict=False)))
         add(sums[mine], y, x, values[theirs], of_y, of_x, along_y * factor, along_x)
-
-
-def mean_rows(out: Array, pieces: Sequence[Piece]) -> bool:
-    """Blend pieces into a block without gaps, in one pass; the fast way of the common case.
-
-    Parameters
-    ----------
-    out : numpy.ndarray
-        Shape ``(..., y, x)``, of the dtype of the answers.
-    pieces : sequence of Piece
-        In the order of their patches, all valid, with weights that sum to one at each cell.
-
-    Returns
-    -------
-    bool
-        Whether `out` is done: not where an answer is NaN, or for what the loop is not made for.
-    """
-    from xgeocat.patching import kernels
-
-    if len(pieces[0].at) != 2 or out.dtype.kind not in "biuf" or out.dtype == np.float16:
-        return False
-    boxes = np.array([[y.start, y.stop, x.start, x.stop] for y, x in (p.at for p in pieces)])
-    along_y, along_x = (_padded([piece.window[axis] for piece in pieces]) for axis in (0, 1))
-    plain = out.view(np.uint8) if out.dtype.kind == "b" else out
-    for plane in product(*map(range, out.shape[:-2])):
-        parts = [piece.values[plane] for piece in pieces]
-        if any(part.strides[1] != part.itemsize for part in parts):
-            return False
-        # The parts stay alive as long as their addresses are in use.
-        addresses = np.array([part.__array_interface__["data"][0] for part in parts])
-        strides = np.array([part.strides[0] for part in parts])
-        whole = plain.dtype.kind in "iu"
-        target = plain[plane]
-        done = kernels.mean_rows(
-            target, target[:0], addresses, strides, boxes, along_y, along_x, whole
-        )
-        if not done:
-            return False
-    return True
-
-
-def _padded(vectors: Sequence[Floats]) -> Floats:
-    """Vectors as the rows of one array."""
-    rows = np.zeros((len(vectors), max(map(len, vectors))))
-    for row, vector in zip(rows, vectors, strict=True):
-        row[: len(vector)] = vector
-    return rows
 
 
 @cache

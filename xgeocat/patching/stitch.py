@@ -12,13 +12,14 @@ import xarray as xr
 from xgeocat.patching.answergrid import AnswerGrid, answer_grid, scales_of
 from xgeocat.patching.averages import Coverage, Spread, Sum
 from xgeocat.patching.choices import NO_CLASS, SoftVote, Vote
-from xgeocat.patching.fold import Blend, fold, parts
+from xgeocat.patching.fold import Blend, Canvas, fold
 from xgeocat.patching.index import PATCH, Parent, PatchIndex, patch_index
 from xgeocat.patching.nodata import nodata_of, representable
+from xgeocat.patching.parts import Bounds, Parts
 from xgeocat.patching.patch import is_whole_number
 from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.reducers import reducer
-from xgeocat.patching.tiling import Array, Ints, Region, Tiling, covers, interiors, is_product
+from xgeocat.patching.tiling import Array, Ints, Tiling, covers, interiors, is_product
 from xgeocat.patching.windows import Window, weights
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def stitch(
     fill: complex | None = None,
     coverage: bool = False,
     disagreement: bool = False,
+    inline: bool = False,
 ) -> xr.DataArray | xr.Dataset:
     """Put patches, or a model's answers for them, back on the grid they were cut from.
 
@@ -70,6 +72,12 @@ def stitch(
         Return a Dataset with a variable ``disagreement`` too: the weighted standard deviation of
         the answers at each cell (with ``reduce="vote"`` the share of the votes that lost), NaN
         where fewer than two meet.
+    inline : bool, default: False
+        Run the model in the tasks that fold its answers, which then never exist all at once: that
+        is faster, and takes less memory. But whatever else is made of the same answers, and is
+        computed together with the field, runs the model again. A pipeline does so, where nothing
+        else can be. It means something only for what comes straight of a lazy ``map``, without
+        `coverage` and `disagreement`, which are made of the same answers.
 
     Returns
     -------
@@ -104,7 +112,7 @@ def stitch(
             made[name] = var
             continue
         how = reducer(reduce, var.dtype)
-        made[name] = _stitch_array(var, index, how, window, crop, fill)
+        made[name] = _stitch_array(var, index, how, window, crop, fill, inline and not layers)
         prefix = f"{name}_" if several else ""
         if coverage:
             counted = Coverage(how.joint)
@@ -139,6 +147,7 @@ def _stitch_array(
     window: Window,
     crop: int | dict[str, int],
     fill: complex | None,
+    inline: bool = False,
 ) -> xr.DataArray:
     tiled = index.tiling.dims
     if not patches.dtype.isnative:
@@ -176,7 +185,7 @@ def _stitch_array(
     else:
         from xgeocat.patching import fieldgraph
 
-        data = fieldgraph.stitch(ordered.data, starts, tiling, blend)
+        data = fieldgraph.stitch(ordered.data, starts, tiling, blend, inline)
     field = _on_grid(
         patches, index.parent, grid, rest[len(rest) - (data.ndim - len(tiled)) :], data
     )
@@ -271,14 +280,14 @@ def _on_grid(
 
 def stitch_numpy(patches: Array, starts: Ints, tiling: Tiling, blend: Blend) -> Array:
     """Stitch answers in memory, ``(patch, ..., *size)``, into one array ``(..., *shape)``."""
-    rest = patches.shape[1 : blend.rest + 1]
-    out = np.empty((*blend.reducer.rest(rest), *tiling.shape), blend.result)
+    rest, numbers = patches.shape[1 : blend.rest + 1], np.arange(len(starts))
+    found = Parts.of(patches, starts, numbers, tiling, blend.crop, blend.rest)
+    whole: Bounds = ((0,) * len(tiling.shape), tiling.shape)
+    canvas = Canvas.over(whole, rest, blend)
     stops = [np.cumsum(blocks).tolist() for blocks in tiling.blocks]
     for hi in product(*stops):
         lo = tuple(
             h - blocks[s.index(h)] for h, s, blocks in zip(hi, stops, tiling.blocks, strict=True)
         )
-        found = parts(patches, starts, 0, (lo, hi), tiling, blend)
-        region: Region = (..., *map(slice, lo, hi))
-        out[region] = fold(found, (lo, hi), rest, tiling, blend)
-    return out
+        fold([found], (lo, hi), canvas, tiling, blend)
+    return canvas.values

@@ -6,6 +6,9 @@ transform", Proc. IEEE 66 (1978), with the sample positions moved to ``(i + 1/2)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -64,3 +67,70 @@ def weights(window: Window, size: int) -> NDArray[np.float64]:
         f"window={window!r} is unknown; use one of {WINDOWS}, or ('tukey', taper) or "
         "('gaussian', sigma)."
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """Weights of patches over an interval of one dimension.
+
+    Parameters
+    ----------
+    starts : numpy.ndarray
+        Shape ``(window,)``: where patches start, ascending, each once.
+    weights : numpy.ndarray
+        Shape ``(window, cells)``, float64: weights of the part of each that lies in the interval,
+        from the first cell of that part on.
+    lengths : sequence of int
+        How many of `cells` there are of each.
+    total : numpy.ndarray
+        Shape of the interval, float64: sum of the weights at each cell, before they were divided.
+    """
+
+    starts: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    lengths: Sequence[int]
+    total: NDArray[np.float64]
+
+    def of(self, start: int) -> NDArray[np.float64]:
+        """Weights of the patches that start there."""
+        at = int(np.searchsorted(self.starts, start))
+        return self.weights[at, : self.lengths[at]]
+
+
+@lru_cache(maxsize=256)
+def shares(
+    window: Window,
+    size: int,
+    parts: tuple[tuple[int, int, int], ...],
+    interval: tuple[int, int],
+    relative: bool,
+) -> Shares:
+    """Weigh patches over an interval of one dimension.
+
+    Parameters
+    ----------
+    window : str or (str, float)
+        Blending window.
+    size : int
+        Length of a patch.
+    parts : tuple of (int, int, int)
+        Where patches start, ascending, and the first and past-the-last cell of their parts.
+    interval : (int, int)
+        First and past-the-last cell.
+    relative : bool
+        Whether to divide the weights by their sum at each cell.
+    """
+    whole = weights(window, size)
+    first, last = interval
+    total = np.zeros(last - first)
+    lengths = [hi - lo for _, lo, hi in parts]
+    of_parts = np.zeros((len(parts), max(lengths)))
+    for own, (start, lo, hi) in zip(of_parts, parts, strict=True):
+        own[: hi - lo] = whole[lo - start : hi - start]
+        total[lo - first : hi - first] += own[: hi - lo]
+    if relative:
+        for own, (_, lo, hi) in zip(of_parts, parts, strict=True):
+            own[: hi - lo] /= total[lo - first : hi - first]
+    # They are shared by all who ask for the same.
+    of_parts.flags.writeable = total.flags.writeable = False
+    return Shares(np.array([start for start, _, _ in parts]), of_parts, lengths, total)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Protocol
+from uuid import uuid4
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask._task_spec import Task, TaskRef, convert_legacy_graph
+from dask._task_spec import DataNode, Task, TaskRef, convert_legacy_graph
 from dask.base import compute_as_if_collection, tokenize
 from dask.typing import Key
 
 from xgeocat.patching.graph import Tasks, graph_of
-from xgeocat.patching.tiling import Array
+from xgeocat.patching.tiling import TARGET_BLOCK, Array
 
 
 class Target(Protocol):
@@ -56,6 +57,25 @@ def write(sources: Sequence[da.Array], targets: Sequence[Target], label: str) ->
     if written is not None:
         graph = graph_of(f"write-{token}", tasks, sources)
         compute_as_if_collection(da.Array, graph, [written])
+
+
+def in_blocks(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
+    """Split a field in memory into blocks of which tasks can be made: views, nothing is copied."""
+    if isinstance(field, xr.Dataset):
+        return field.map(in_blocks, keep_attrs=True)
+    if not field.variable._in_memory:
+        # What a file holds is read block by block too.
+        return field.chunk({d: TARGET_BLOCK for d, n in field.sizes.items() if n > TARGET_BLOCK})
+    chunks = da.core.normalize_chunks(
+        tuple(TARGET_BLOCK if n > TARGET_BLOCK else -1 for n in field.shape), field.shape
+    )
+    # A name of its own: dask would read all of the field to make one of its values.
+    name = f"field-{uuid4().hex}"
+    blocks = product(*(range(len(c)) for c in chunks))
+    tasks: Tasks = {}
+    for block, region in zip(blocks, da.core.slices_from_chunks(chunks), strict=True):
+        tasks[(name, *block)] = DataNode((name, *block), field.values[region])
+    return field.copy(data=da.Array(tasks, name, chunks, dtype=field.dtype))
 
 
 def into_memory(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
