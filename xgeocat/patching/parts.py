@@ -127,7 +127,7 @@ class Parts:
             room[first : first + part.size].reshape(part.shape)
             for part, first in zip(values, firsts.tolist(), strict=True)
         ]
-        if values[0].ndim >= 2 and all(map(has_rows, values)):
+        if self.lo.shape[1] == 2 and all(map(has_rows, values)):
             copy_planes(copies, values)
         else:
             for copy, part in zip(copies, values, strict=True):
