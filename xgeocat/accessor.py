@@ -121,6 +121,7 @@ class _PatchingDoor:
         fill: complex | None = None,
         coverage: bool = False,
         disagreement: bool = False,
+        inline: bool = False,
     ) -> xr.DataArray | xr.Dataset:
         """Put patches back on the map; see :func:`xgeocat.stitch`."""
         _require_field(self._obj, "stitch")
@@ -132,6 +133,7 @@ class _PatchingDoor:
             fill=fill,
             coverage=coverage,
             disagreement=disagreement,
+            inline=inline,
         )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xgeocat.patching.batches import Answers
 from xgeocat.patching.fold import Blend, Canvas, fold
-from xgeocat.patching.meeting import Block, Duties
+from xgeocat.patching.meeting import Block, Duties, Met
 from xgeocat.patching.parts import Bounds, Parts
 from xgeocat.patching.tiling import Array, Ints, Tiling, interiors
 
@@ -31,7 +31,7 @@ def gather(
     starts: Ints,
     first: int,
     duties: Duties,
-    rest: tuple[int, ...],
+    onto: Canvas | tuple[int, ...],
     tiling: Tiling,
     blend: Blend,
 ) -> tuple[Canvas | None, Edges]:
@@ -47,8 +47,8 @@ def gather(
         Number of the first of them.
     duties : Duties
         Where.
-    rest : tuple of int
-        Lengths of the dimensions that ride along.
+    onto : Canvas or tuple of int
+        Where to fold; or the lengths of the dimensions that ride along: into a new array.
     tiling : Tiling
         The tiling of the whole field.
     blend : Blend
@@ -61,7 +61,7 @@ def gather(
     dict of tuple of int to Parts
         Copies, by block.
     """
-    home = None if duties.clear is None else Canvas.over(duties.home, rest, blend)
+    home = None if duties.clear is None else _canvas(onto, duties.home, blend)
     tops, bottoms = interiors(starts, tiling, blend.crop)
     meeting = [
         (block, box, _reaches(tops, bottoms, box))
@@ -120,9 +120,8 @@ def finish(
     home: Canvas | None,
     edges: Sequence[Edges],
     block: Block,
-    bounds: Bounds,
-    shared: Sequence[Bounds],
-    rest: tuple[int, ...],
+    met: Met,
+    onto: Canvas | tuple[int, ...],
     tiling: Tiling,
     blend: Blend,
 ) -> Array:
@@ -136,19 +135,22 @@ def finish(
         What chunks of patches have to do with blocks.
     block : tuple of int
         Number of the block.
-    bounds : (tuple of int, tuple of int)
-        First and past-the-last cell of the block.
-    shared : sequence of (tuple of int, tuple of int)
-        What of it is to be folded.
-    rest, tiling, blend
+    met : Met
+        The block.
+    onto, tiling, blend
         See :func:`gather`.
     """
     if home is None:
-        home = Canvas.over(bounds, rest, blend)
+        home = _canvas(onto, met.bounds, blend)
     elif not home.values.flags.writeable:
         # It was sent here from another process.
         home = Canvas(home.values.copy(), home.origin)
     found = [some[block] for some in edges if block in some]
-    for box in shared:
+    for box in met.shared:
         fold(found, box, home, tiling, blend)
-    return home.values
+    values: Array = home.values[home.region(met.bounds)]
+    return values
+
+
+def _canvas(onto: Canvas | tuple[int, ...], bounds: Bounds, blend: Blend) -> Canvas:
+    return onto if isinstance(onto, Canvas) else Canvas.over(bounds, onto, blend)

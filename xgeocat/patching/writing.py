@@ -15,6 +15,7 @@ from dask._task_spec import DataNode, Task, TaskRef, convert_legacy_graph
 from dask.base import compute_as_if_collection, tokenize
 from dask.typing import Key
 
+from xgeocat.patching.fieldgraph import Stitching
 from xgeocat.patching.graph import Tasks, graph_of
 from xgeocat.patching.tiling import TARGET_BLOCK, Array
 
@@ -96,7 +97,14 @@ def into_memory(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
 
 def _write_here(sources: Sequence[da.Array], targets: Sequence[Array]) -> None:
     with dask.config.set(scheduler=dask.config.get("scheduler", None) or "threads"):
-        write(sources, targets, label="memory")
+        pairs = zip(sources, targets, strict=True)
+        write([_onto(*pair) for pair in pairs], targets, label="memory")
+
+
+def _onto(source: da.Array, target: Array) -> da.Array:
+    """The source; a stitched field is folded in the target, which spares a copy."""
+    made = getattr(source, "made", None)
+    return made.into(target) if isinstance(made, Stitching) else source
 
 
 def _blocks(
@@ -115,7 +123,8 @@ def _blocks(
 
 
 def _write_block(values: Array, target: Target, region: tuple[slice, ...]) -> None:
-    target[region] = values
+    if not (isinstance(target, np.ndarray) and np.may_share_memory(values, target)):
+        target[region] = values
 
 
 def _nothing(*after: None) -> None:
