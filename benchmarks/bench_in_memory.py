@@ -1,6 +1,7 @@
 """A field in memory, an identity model, blended patches, and a field in memory again.
 
     python benchmarks/bench_in_memory.py [--edge 10980] [--peer-edge 4096] [--repeats 5]
+        [--batch 32]
 
 All cut patches of 256 px that overlap by 64 px and blend them with a hann window, but for
 map_overlap, which has 32 px more around each block and blends nothing. `loop` is what one would
@@ -42,7 +43,7 @@ def hann():
     return np.sin(np.pi * (np.arange(SIZE) + 0.5) / SIZE) ** 2
 
 
-def xgeocat_dask(folder: str, edge: int) -> measure.Job:
+def xgeocat_dask(folder: str, edge: int, batch: int) -> measure.Job:
     import xarray as xr
 
     import xgeocat  # noqa: F401 - registers .geocat
@@ -58,19 +59,21 @@ def xgeocat_dask(folder: str, edge: int) -> measure.Job:
     return job
 
 
-def xgeocat(folder: str, edge: int) -> measure.Job:
+def xgeocat(folder: str, edge: int, batch: int) -> measure.Job:
     import xarray as xr
 
     import xgeocat as xgc
 
     measure.two_threads()
     sampler = xgc.GridSampler(SIZE, overlap=OVERLAP)
-    pipe = xgc.Sequential([sampler, xgc.ApplyToChips(identity), xgc.Stitch(window="hann")])
+    pipe = xgc.Sequential(
+        [sampler, xgc.ApplyToChips(identity, batch_size=batch), xgc.Stitch(window="hann")]
+    )
     values = xr.DataArray(field(folder, edge), dims=("y", "x"))
     return lambda out: pipe(values).values
 
 
-def loop(folder: str, edge: int) -> measure.Job:
+def loop(folder: str, edge: int, batch: int) -> measure.Job:
     import numpy as np
 
     values, weights = field(folder, edge), hann().astype("float32")
@@ -94,7 +97,7 @@ def loop(folder: str, edge: int) -> measure.Job:
     return job
 
 
-def map_overlap(folder: str, edge: int) -> measure.Job:
+def map_overlap(folder: str, edge: int, batch: int) -> measure.Job:
     import dask.array as da
 
     measure.two_threads()
@@ -107,7 +110,7 @@ def map_overlap(folder: str, edge: int) -> measure.Job:
     return job
 
 
-def tiler(folder: str, edge: int) -> measure.Job:
+def tiler(folder: str, edge: int, batch: int) -> measure.Job:
     from tiler import Merger, Tiler
 
     values = field(folder, edge)
@@ -122,7 +125,7 @@ def tiler(folder: str, edge: int) -> measure.Job:
     return job
 
 
-def xrpatcher(folder: str, edge: int) -> measure.Job:
+def xrpatcher(folder: str, edge: int, batch: int) -> measure.Job:
     import numpy as np
     import xarray as xr
     from xrpatcher import XRDAPatcher
@@ -143,7 +146,7 @@ REACH = {"tiler": 8, "xrpatcher": 20, "map_overlap": 2, "loop": 1.4}
 
 
 def main() -> None:
-    given = measure.options(__doc__, peer_edge=4096)
+    given = measure.options(__doc__, peer_edge=4096, batch=32)
     slow = measure.installed("tiler", "xrpatcher")
     for edge, peers in ((given.edge, ["loop", "map_overlap"]), (given.peer_edge, slow)):
         if not peers:
@@ -151,7 +154,9 @@ def main() -> None:
         with measure.scratch() as folder:
             measure.once(__file__, "make_field", folder, edge=edge)
             variants = ["xgeocat", "xgeocat_dask", *peers]
-            found = measure.race(__file__, variants, given.repeats, folder, edge=edge)
+            found = measure.race(
+                __file__, variants, given.repeats, folder, edge=edge, batch=given.batch
+            )
             print(f"\n{edge} px square, float32, {measure.THREADS} threads for dask")
             measure.table(found, "xgeocat", edge**2)
             # Peers leave the last patches away, and tiler's window is 0 on the outermost cells.
