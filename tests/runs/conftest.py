@@ -12,13 +12,13 @@ import xgeocat as xgc
 from tests.domain import scenes
 from tests.runs import gdal
 from tests.runs.archive import ndvi
-from xgeocat.runs import run as run_module
+from xgeocat.runs import unit as unit_module
 
 
 @pytest.fixture(autouse=True)
 def short_pause(monkeypatch) -> None:
     """Wait no half seconds between retries."""
-    monkeypatch.setattr(run_module, "PAUSE", 0.001)
+    monkeypatch.setattr(unit_module, "PAUSE", 0.001)
 
 
 @pytest.fixture(scope="session")

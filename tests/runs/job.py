@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 import xgeocat as xgc
-from xgeocat.runs import run as run_module
+from xgeocat.runs import unit as unit_module
 
-run_module.PAUSE = 0.001
+unit_module.PAUSE = 0.001
 
 
 def ndvi(batch):

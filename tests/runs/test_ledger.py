@@ -23,7 +23,7 @@ NASTY = [
 def test_any_id_becomes_a_file_name_inside_the_folder(tmp_path, name):
     ledger = Ledger(tmp_path / "out")
     ledger.open({})
-    path = ledger.data_path(name)
+    path = ledger.data_path(name, ".zarr")
     assert path.parent == tmp_path / "out" / "data"
     assert path.resolve().parent == (tmp_path / "out" / "data").resolve()
     assert not path.name.startswith(".")
@@ -126,10 +126,10 @@ def test_finishing_forgets_the_failure(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.open({})
     ledger.fail("a", {"id": "a"})
-    assert not ledger.is_finished("a")
+    assert ledger.unfinished(["a"]) == ["a"]
     assert len(ledger.failures()) == 1
     ledger.finish("a", {"id": "a"})
-    assert ledger.is_finished("a")
+    assert ledger.unfinished(["a"]) == []
     assert ledger.failures() == []
 
 
@@ -141,7 +141,7 @@ def test_a_finished_unit_is_no_failure_even_if_killed_before_the_failure_was_for
     write_json(tmp_path / "items" / "a.json", {"id": "a"})
     again = Ledger(tmp_path)
     again.open({})
-    assert again.is_finished("a")
+    assert again.unfinished(["a"]) == []
     assert again.failures() == []
 
 
@@ -172,7 +172,7 @@ def test_leftovers_of_a_killed_writer_are_no_records(tmp_path):
     for folder in ("items", "failures"):
         (tmp_path / folder / ".a.json.4711.tmp").write_text('{"half')
     assert ledger.failures() == []
-    assert not ledger.is_finished("a")
+    assert ledger.unfinished(["a"]) == ["a"]
     assert ledger.items(["a"]) == []
 
 

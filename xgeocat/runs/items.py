@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,12 @@ from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice, crs_code, crs_of
 from xgeocat.patching.nodata import nodata_of
+from xgeocat.runs.errors import UnitError
 from xgeocat.runs.ledger import DATA
+from xgeocat.runs.sinks import Sink
 
-ZARR_TYPE = "application/vnd+zarr; version=3"
 
-
-def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path) -> Json:
+def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path, sink: Sink) -> Json:
     """Describe the output of one slice, with hrefs relative to the folder of the run."""
     grid = {
         "proj:code": crs_code(geobox),
@@ -42,8 +41,8 @@ def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path) 
         if nodata is not None:
             about["nodata"] = nodata if np.isfinite(nodata) else str(nodata)
         item["assets"][str(name)] = {
-            "href": f"{DATA}/{path.name}/{name}",
-            "type": ZARR_TYPE,
+            "href": f"{DATA}/{path.name}/{name}{sink.extension}",
+            "type": sink.media_type,
             "roles": ["data"],
             **grid,
             **about,
@@ -51,27 +50,17 @@ def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path) 
     return item
 
 
-def failure_item(piece: GeoSlice, step: str, tries: int, cause: BaseException) -> Json:
+def failure_item(piece: GeoSlice, error: UnitError) -> Json:
     """Describe a slice that failed."""
     item = _item(piece, piece.geobox)
     item["properties"] |= {
-        "failure:step": step,
-        "failure:error": type(cause).__name__,
-        "failure:message": _message(cause),
-        "failure:tries": tries,
-        "failure:traceback": "".join(traceback.format_exception(cause)),
+        "failure:step": error.step,
+        "failure:error": error.error,
+        "failure:message": error.message,
+        "failure:tries": error.tries,
+        "failure:traceback": error.trace,
     }
     return item
-
-
-def _message(error: BaseException) -> str:
-    """Message of an error with those it comes from; rasterio says which file only in the latter."""
-    said: list[str] = []
-    current: BaseException | None = error
-    while current is not None:
-        said += [str(current)] if str(current) not in said else []
-        current = current.__cause__ or current.__context__
-    return " <- ".join(said)
 
 
 def _item(piece: GeoSlice, geobox: GeoBox) -> Json:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from xgeocat.catalog.sources import Json
 
 FINGERPRINT_FILE = "run.json"
+#: Held while a run is at work. It stays, for whoever removed it would let two runs in.
+LOCK_FILE = ".lock"
 ITEMS, FAILURES, DATA = "items", "failures", "data"
 
 
@@ -44,13 +49,11 @@ class Ledger:
         RunMismatchError
             When the folder holds another run, or something else.
         """
-        wanted = json.loads(json.dumps(fingerprint))
         self._sweep()
-        if not self.root.exists() or not any(self.root.iterdir()):
+        self.require(fingerprint)
+        if not self.is_run():
             self.root.mkdir(parents=True, exist_ok=True)
-            write_json(self.root / FINGERPRINT_FILE, wanted)
-        else:
-            self._require(wanted)
+            write_json(self.root / FINGERPRINT_FILE, json.loads(json.dumps(fingerprint)))
         for folder in (ITEMS, FAILURES, DATA):
             (self.root / folder).mkdir(exist_ok=True)
         for failure in (self.root / FAILURES).glob("*.json"):
@@ -58,22 +61,48 @@ class Ledger:
             if (self.root / ITEMS / failure.name).exists():
                 failure.unlink()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder; a run that dies lets go by itself.
+
+        Raises
+        ------
+        RunMismatchError
+            When another run is at work there.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / LOCK_FILE).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunMismatchError(
+                    f"Another run is at work in {self.root}. Wait until it is done, or stop it; "
+                    "what it has finished by then is kept."
+                ) from error
+            yield
+
     def _sweep(self) -> None:
         """Remove what a run that was stopped had begun to write."""
         begun = [*self.root.glob(f".{FINGERPRINT_FILE}.*.tmp")]
         if self.is_run():
-            for folder in (self.root, self.root / ITEMS, self.root / FAILURES):
+            for folder in (self.root, self.root / ITEMS, self.root / FAILURES, self.root / DATA):
                 begun += folder.glob(".*.tmp")
-        for file in set(begun):
-            file.unlink()
+        for entry in set(begun):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
 
-    def _require(self, wanted: Json) -> None:
+    def require(self, fingerprint: Mapping[str, object]) -> None:
+        """Refuse a folder that holds another run, or something else; see :meth:`open`."""
+        wanted = json.loads(json.dumps(fingerprint))
         file = self.root / FINGERPRINT_FILE
+        if not self._others():
+            return
         if not self.is_run():
-            found = sorted(entry.name for entry in self.root.iterdir())[:5]
             raise RunMismatchError(
-                f"{self.root} holds something that is no run of xgeocat ({found}), and nothing in "
-                "it will be touched. Choose an empty or new folder."
+                f"{self.root} holds something that is no run of xgeocat ({self._others()[:5]}), "
+                "and nothing in it will be touched. Choose an empty or new folder."
             )
         try:
             kept = json.loads(file.read_text())
@@ -91,17 +120,23 @@ class Ledger:
                 f"changed:\n{changed}\nRun into another folder, or take back the change."
             )
 
+    def _others(self) -> list[str]:
+        """What is in the folder, beside the lock."""
+        entries = self.root.iterdir() if self.root.exists() else ()
+        return sorted(entry.name for entry in entries if entry.name != LOCK_FILE)
+
     def is_run(self) -> bool:
         """Tell whether there is a run at all."""
         return (self.root / FINGERPRINT_FILE).exists()
 
-    def data_path(self, unit: str) -> Path:
+    def data_path(self, unit: str, suffix: str) -> Path:
         """Where the output of a unit goes."""
-        return self.root / DATA / f"{safe_name(unit)}.zarr"
+        return self.root / DATA / f"{safe_name(unit)}{suffix}"
 
-    def is_finished(self, unit: str) -> bool:
-        """Tell whether a unit is finished."""
-        return self._item(unit).exists()
+    def unfinished(self, units: Iterable[str]) -> list[str]:
+        """Those of some units that are not finished."""
+        done = {file.name for file in (self.root / ITEMS).glob("*.json")}
+        return [unit for unit in units if self._item(unit).name not in done]
 
     def finish(self, unit: str, item: Json) -> None:
         """Record a finished unit, and forget that it failed before."""

@@ -1,0 +1,143 @@
+"""Executors: where the units of a run are done, and how many at a time.
+
+On threads, a unit of many blocks has them all to itself; small ones are done side by side, each on
+one. On a cluster every unit is one task, done on one thread of a worker: so memory is that of one
+streamed scene for each thread, whatever the number of scenes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import dask
+from dask.system import CPU_COUNT
+
+from xgeocat.domain.geoslice import GeoSlice
+from xgeocat.patching.tiling import TARGET_BLOCK
+from xgeocat.runs.errors import UnitError
+from xgeocat.runs.unit import Job, Outcome
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: Units sent to a cluster for each of its threads: one at work, one that waits.
+AHEAD = 2
+
+
+def outcomes(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
+    """Do units, here or on the cluster that is active; each outcome as soon as it is known.
+
+    Left early (an error, an interrupt), no new unit is begun.
+    """
+    client = active_client()
+    return on_threads(job, pieces) if client is None else on_cluster(client, job, pieces)
+
+
+def active_client() -> Client | None:
+    """The client of a dask cluster, if there is one and dask is not told to use something else."""
+    if "distributed" not in sys.modules or dask.config.get("scheduler", None) is not None:
+        return None
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def threads_here() -> int:
+    """Number of threads that dask is to use in this process."""
+    if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
+        return 1
+    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+def on_threads(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
+    """Do units in this process."""
+    threads = threads_here()
+    for small, group in groupby(pieces, key=_is_small):
+        if small and threads > 1:
+            yield from _side_by_side(job, group, threads)
+        else:
+            yield from map(job.do, group)
+
+
+def _is_small(piece: GeoSlice) -> bool:
+    """Tell whether there is no more than one block, so that threads have nothing to share."""
+    return max(piece.shape) <= TARGET_BLOCK
+
+
+def _side_by_side(job: Job, pieces: Iterator[GeoSlice], threads: int) -> Iterator[Outcome]:
+    with (
+        dask.config.set(scheduler="synchronous"),
+        ThreadPoolExecutor(threads, thread_name_prefix="xgeocat-unit") as pool,
+    ):
+        at_work: set[Future[Outcome]] = set()
+        try:
+            while True:
+                free = 2 * threads - len(at_work)
+                at_work |= {pool.submit(job.do, piece) for piece in islice(pieces, free)}
+                if not at_work:
+                    return
+                done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            for future in at_work:
+                future.cancel()
+
+
+def on_cluster(client: Client, job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
+    """Do units on the workers of a cluster, a few at a time."""
+    from distributed import as_completed
+
+    run = f"xgeocat-run-{uuid4().hex[:8]}"
+    # A task of its own: so it is made again where the worker that had it is lost.
+    shared = client.submit(_given, job, key=f"{run}-job", pure=False)
+    todo = enumerate(pieces)
+    at_work: dict[str, tuple[Future[Outcome], GeoSlice]] = {}
+
+    def send(n: int) -> list[Future[Outcome]]:
+        sent = []
+        for number, piece in islice(todo, n):
+            future = client.submit(_do, shared, piece, key=f"{run}-{number}", pure=False)
+            at_work[future.key] = future, piece
+            sent.append(future)
+        return sent
+
+    threads = sum(client.nthreads().values()) or 1
+    coming = as_completed(send(AHEAD * threads))
+    try:
+        for future in coming:
+            _, piece = at_work.pop(future.key)
+            yield _outcome(job, future, piece)
+            coming.update(send(1))
+    finally:
+        client.cancel([future for future, _ in at_work.values()])
+
+
+def _given(job: Job) -> Job:
+    return job
+
+
+def _do(job: Job, piece: GeoSlice) -> Outcome:
+    """Do a unit on one thread of a worker: its blocks are no tasks of the cluster."""
+    with dask.config.set(scheduler="synchronous"):
+        return job.do(piece)
+
+
+def _outcome(job: Job, future: Future[Outcome], piece: GeoSlice) -> Outcome:
+    """What came of a unit; one that killed every worker it was given to has failed."""
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as killed:
+        tries = int(dask.config.get("distributed.scheduler.allowed-failures")) + 1
+        error = UnitError.of(piece.name, "worker", tries, killed)
+        return job.failed(piece, error)

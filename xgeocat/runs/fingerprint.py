@@ -1,0 +1,42 @@
+"""Fingerprint: all that the outputs of a run depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+
+from xgeocat.catalog.sources import Json
+from xgeocat.domain.geoslice import GeoSlice
+from xgeocat.domain.protocol import Domain
+from xgeocat.patching.names import qualified_name
+from xgeocat.pipeline import Described, Field, describe
+
+
+def fingerprint(
+    pipe: Callable[[Field], Field],
+    domain: Domain,
+    slices: Sequence[GeoSlice],
+    bands: Sequence[str] | None,
+) -> Json:
+    """Say, in JSON values, all that the outputs of a run depend on."""
+    requests = [
+        [
+            s.name,
+            repr(s.grid and (s.grid.shape, tuple(s.grid.transform), str(s.grid.crs))),
+            None if s.interval is None else [str(t) for t in s.interval],
+        ]
+        for s in slices
+    ]
+    about = domain.describe() if isinstance(domain, Described) else {}
+    return {
+        "pipeline": describe(pipe),
+        "domain": {"kind": qualified_name(domain), **about},
+        "bands": None if bands is None else list(bands),
+        "slices": {"count": len(slices), "sha256": digest(requests)},
+    }
+
+
+def digest(value: object) -> str:
+    """Hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
