@@ -200,6 +200,7 @@ class DatasetGeocat(_PatchingDoor):
         mask_and_scale: bool = False,
         resampling: str = "nearest",
         chunks: int = 2048,
+        sign: Callable[[str], str] | None = None,
     ) -> CatalogDomain:
         """Make a domain of the scenes; see :class:`xgeocat.CatalogDomain`."""
         return CatalogDomain(
@@ -210,6 +211,7 @@ class DatasetGeocat(_PatchingDoor):
             mask_and_scale=mask_and_scale,
             resampling=resampling,
             chunks=chunks,
+            sign=sign,
         )
 
     def to_items(self) -> list[pystac.Item]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,9 +18,10 @@ from odc.geo.overlap import compute_output_geobox
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.catalog.index import footprint_index
-from xgeocat.domain.bands import data_bands, native_geobox
+from xgeocat.domain.bands import data_bands, find_bands, native_geobox
 from xgeocat.domain.geoslice import GeoSlice, crs_of, grid_of
 from xgeocat.domain.load import load_scene
+from xgeocat.domain.signing import unsigned
 
 NATIVE = "native"
 READERS = 16
@@ -47,6 +48,10 @@ class CatalogDomain:
         Where the grids differ.
     chunks : int, default: 2048
         Chunk edge of the cubes, in pixels.
+    sign : callable, optional
+        Takes the href of a raster and returns one that may be read, e.g. with a signature
+        (``planetary_computer.sign``). It is called just before a scene is read, and again on every
+        retry, in the process that reads; what it returns is kept nowhere.
 
     Raises
     ------
@@ -67,6 +72,7 @@ class CatalogDomain:
         mask_and_scale: bool = False,
         resampling: str = "nearest",
         chunks: int = 2048,
+        sign: Callable[[str], str] | None = None,
     ) -> None:
         self.catalog = schema.require_catalog(catalog, "CatalogDomain")
         self.bands = None if bands is None else list(bands)
@@ -74,6 +80,7 @@ class CatalogDomain:
         self.mask_and_scale = mask_and_scale
         self.resampling = resampling
         self.chunks = chunks
+        self.sign = sign
         self._ids = [str(name) for name in catalog[schema.SCENE].values]
         self._require_unique_ids()
         self._require_known_bands()
@@ -101,8 +108,6 @@ class CatalogDomain:
         raise ValueError(f"No scene has a band {sorted(missing)}; the assets are {has}.")
 
     def _has_band(self, i: int, name: str) -> bool:
-        from xgeocat.domain.bands import find_bands
-
         try:
             find_bands(self._row(i), [name])
         except KeyError:
@@ -111,6 +116,17 @@ class CatalogDomain:
 
     def _row(self, i: int) -> xr.Dataset:
         return self.catalog.isel({schema.SCENE: i})
+
+    def _signed(self, scene: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+        """One row, with hrefs that may be read for some bands."""
+        if self.sign is None:
+            return scene
+        read = {key for _, key, _ in find_bands(scene, names)}
+        hrefs = [
+            self.sign(str(href)) if key in read else href
+            for key, href in zip(scene[schema.ASSET].values, scene[schema.HREF].values, strict=True)
+        ]
+        return scene.assign({schema.HREF: (schema.ASSET, np.array(hrefs, object))})
 
     def _names(self, i: int) -> list[str]:
         names = (
@@ -128,9 +144,10 @@ class CatalogDomain:
 
         def grid(i: int) -> GeoBox | None:
             try:
-                return native_geobox(self._row(i), self._names(i))
+                names = self._names(i)
+                return native_geobox(self._signed(self._row(i), names), names)
             except (KeyError, ValueError, rasterio.errors.RasterioIOError) as error:
-                wrong.append(f"{self._ids[i]}: {error}")
+                wrong.append(f"{self._ids[i]}: {unsigned(str(error))}")
                 return None
 
         with ThreadPoolExecutor(READERS) as pool:
@@ -252,10 +269,11 @@ class CatalogDomain:
                 "its catalog at a time. Take slices from domain.slices()."
             )
         scene = self._row(self._ids.index(request.scenes[0]))
+        names = bands or self.bands or data_bands(scene)
         return load_scene(
-            scene,
+            self._signed(scene, names),
             request.geobox,
-            bands or self.bands or data_bands(scene),
+            names,
             mask_and_scale=self.mask_and_scale,
             resampling=self.resampling,
             chunks=self.chunks,

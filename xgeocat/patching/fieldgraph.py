@@ -238,12 +238,12 @@ class _Plan:
         canvas = self._canvas()
         for block, met in self.meetings.blocks.items():
             key: Key = (f"stitch-{self.token}", *self._kept(), *block)
-            home = TaskRef((f"gather-{self.token}", met.home, *self.chunk))
+            home: Key = (f"gather-{self.token}", met.home or 0, *self.chunk)
             edges = (TaskRef((f"edges-{self.token}", c, *self.chunk)) for c in met.chunks)
             tasks[key] = Task(
                 key,
                 finish,
-                None if met.clear is None else Task(None, itemgetter(0), home),
+                None if met.clear is None else Task(None, itemgetter(0), TaskRef(home)),
                 List(*edges) if met.shared else [],
                 block,
                 met,

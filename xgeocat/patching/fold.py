@@ -20,7 +20,7 @@ from xgeocat.patching.nodata import valid_mask
 from xgeocat.patching.parts import Bounds, Parts
 from xgeocat.patching.pieces import Piece, Reducer, State, outer, round_half_up
 from xgeocat.patching.scratch import empty
-from xgeocat.patching.tiling import Array, Region, Tiling, depth
+from xgeocat.patching.tiling import Array, Ints, Region, Tiling, depth
 from xgeocat.patching.windows import Shares, Window, shares
 
 Weights = NDArray[np.float64]
@@ -184,9 +184,9 @@ def _mean_rows(canvas: Canvas, parts: Parts, bounds: Bounds, of_axis: Sequence[S
     # The answers stay alive as long as their addresses are in use.
     bases = np.array([address_of(answers) for answers in parts.answers])
     bases += ((parts.lo - parts.origins) * strides[:, -2:]).sum(axis=1)
-    origin = np.asarray(canvas.origin)
+    origin: Ints = np.asarray(canvas.origin, np.int64)
     boxes = np.stack([parts.lo - origin, parts.hi - origin], axis=2).reshape(-1, 4)
-    at = np.stack([bounds[0] - origin, bounds[1] - origin], axis=1).ravel()
+    at: Ints = np.stack([bounds[0] - origin, bounds[1] - origin], axis=1).ravel()
     numbers = np.stack(
         [np.searchsorted(of.starts, parts.starts[:, axis]) for axis, of in enumerate(of_axis)],
         axis=1,

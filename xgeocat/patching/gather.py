@@ -90,8 +90,7 @@ def gather(
 
 def _reaches(lo: Ints, hi: Ints, box: Bounds) -> NDArray[np.bool_]:
     """Which patches reach a box."""
-    reaching: NDArray[np.bool_] = ((lo < box[1]) & (hi > box[0])).all(axis=1)
-    return reaching
+    return np.logical_and.reduce((lo < box[1]) & (hi > box[0]), axis=1)
 
 
 def _batches(answers: Array | Answers, tops: Ints) -> Iterator[tuple[Ints, float, Array]]:

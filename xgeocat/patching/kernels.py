@@ -78,7 +78,7 @@ def copy_rows(
         rows, n = shapes[box]
         for row in range(rows):
             target = numba.carray(_pointer(to[box] + row * to_strides[box], unit), n)  # type: ignore[attr-defined, call-arg]
-            source = numba.carray(_pointer(of[box] + row * of_strides[box], unit), n)  # type: ignore[attr-defined, call-arg]
+            source = numba.carray(_pointer(of[box] + row * of_strides[box], unit), n)
             for x in range(n):
                 target[x] = source[x]
 

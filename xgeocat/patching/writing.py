@@ -73,10 +73,10 @@ def in_blocks(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     # A name of its own: dask would read all of the field to make one of its values.
     name = f"field-{uuid4().hex}"
     blocks = product(*(range(len(c)) for c in chunks))
-    tasks: Tasks = {}
+    views: dict[Key, DataNode] = {}
     for block, region in zip(blocks, da.core.slices_from_chunks(chunks), strict=True):
-        tasks[(name, *block)] = DataNode((name, *block), field.values[region])
-    return field.copy(data=da.Array(tasks, name, chunks, dtype=field.dtype))
+        views[(name, *block)] = DataNode((name, *block), field.values[region])
+    return field.copy(data=da.Array(views, name, chunks, dtype=field.dtype))
 
 
 def into_memory(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:

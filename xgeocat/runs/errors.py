@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import rasterio
 
+from xgeocat.domain.signing import unsigned
 from xgeocat.patching import batches
 
 #: Nothing that comes after could be written either.
@@ -21,7 +22,6 @@ MISSING = re.compile(r"No such file or directory|does not exist in the file syst
 STATUS = re.compile(r"(?:HTTP response code|HTTP error code|status)\s*:?\s*(\d{3})")
 #: Timeout, too early, too many requests; and 401, 403 may be a signature that ran out.
 PASSING = {"401", "403", "408", "425", "429"}
-QUERY = re.compile(r"(\w+://[^\s'\"?<>]+)\?[^\s'\"<>]*")
 
 
 @dataclass(slots=True, eq=False)
@@ -78,11 +78,6 @@ def chain(error: BaseException) -> Iterator[BaseException]:
     while current is not None:
         yield current
         current = current.__cause__ or current.__context__
-
-
-def unsigned(text: str) -> str:
-    """Leave out the queries of URLs."""
-    return QUERY.sub(r"\1?...", text)
 
 
 def passes(error: BaseException) -> bool:

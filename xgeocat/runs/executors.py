@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import dask
 from dask.system import CPU_COUNT
+from dask.typing import Key
 
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.patching.tiling import TARGET_BLOCK
@@ -24,6 +25,7 @@ from xgeocat.runs.unit import Job, Outcome
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed import Future as Remote
 
 #: Units sent to a cluster for each of its threads: one at work, one that waits.
 AHEAD = 2
@@ -100,9 +102,9 @@ def on_cluster(client: Client, job: Job, pieces: Iterable[GeoSlice]) -> Iterator
     # A task of its own: so it is made again where the worker that had it is lost.
     shared = client.submit(_given, job, key=f"{run}-job", pure=False)
     todo = enumerate(pieces)
-    at_work: dict[str, tuple[Future[Outcome], GeoSlice]] = {}
+    at_work: dict[Key, tuple[Remote[Outcome], GeoSlice]] = {}
 
-    def send(n: int) -> list[Future[Outcome]]:
+    def send(n: int) -> list[Remote[Outcome]]:
         sent = []
         for number, piece in islice(todo, n):
             future = client.submit(_do, shared, piece, key=f"{run}-{number}", pure=False)
@@ -131,7 +133,7 @@ def _do(job: Job, piece: GeoSlice) -> Outcome:
         return job.do(piece)
 
 
-def _outcome(job: Job, future: Future[Outcome], piece: GeoSlice) -> Outcome:
+def _outcome(job: Job, future: Remote[Outcome], piece: GeoSlice) -> Outcome:
     """What came of a unit; one that killed every worker it was given to has failed."""
     from distributed.scheduler import KilledWorker
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from xgeocat.runs.cog import write_cogs
 from xgeocat.runs.store import write_zarr
+
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,10 @@ class Sink:
 
 SINKS = {
     sink.name: sink
-    for sink in (Sink("zarr", ".zarr", "", "application/vnd+zarr; version=3", write_zarr),)
+    for sink in (
+        Sink("zarr", ".zarr", "", "application/vnd+zarr; version=3", write_zarr),
+        Sink("cog", "", ".tif", COG_TYPE, write_cogs),
+    )
 }
 
 

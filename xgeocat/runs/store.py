@@ -14,10 +14,11 @@ import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
 
-from xgeocat.domain.geoslice import crs_of, regular_geobox
+from xgeocat.domain.geoslice import crs_of
 from xgeocat.patching import writing
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.patching.tiling import Array
+from xgeocat.runs.grid import WRITE, require_grid
 
 if TYPE_CHECKING:
     from zarr.core.metadata import ArrayV3Metadata
@@ -26,8 +27,6 @@ ZarrArray: TypeAlias = "zarr.Array[ArrayV3Metadata]"
 
 #: Chunk edge on disk: what a map viewer or a corner of the field reads.
 CHUNK = 512
-#: Edge of what one task writes, a whole number of chunks.
-WRITE = 2048
 #: Attributes that are written anew, or that would tell a reader to scale what is not scaled.
 OURS = ("nodata", "_FillValue", "missing_value", "grid_mapping", "scale_factor", "add_offset")
 
@@ -56,13 +55,7 @@ def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
     ValueError
         For a field without a regular grid or a CRS.
     """
-    geobox = regular_geobox(field)
-    if geobox is None:
-        raise ValueError(
-            f"The result with dims {tuple(map(str, field.dims))} has no regular grid with a CRS, "
-            "so it cannot be put on a map. Keep the y and x coordinates and spatial_ref in every "
-            "step."
-        )
+    geobox = require_grid(field)
     shutil.rmtree(path, ignore_errors=True)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
     ready = _with_grid_mapping(xr.Dataset(variables, attrs={}), geobox)
