@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 
 import xgeocat as xgc
-from xgeocat import ApplyToChips, GridSampler, Sequential, Stitch, pipeline
-from xgeocat.patching import models
+from xgeocat import ApplyToChips, GridSampler, Sequential, Stitch
+from xgeocat.patching import models, writing
 from xgeocat.patching.pieces import Reducer
 from xgeocat.pipeline import describe
 
@@ -185,7 +185,7 @@ def test_in_memory_no_model_sees_the_field_itself(make_field):
 
 def test_in_memory_a_large_field_is_worked_through_block_by_block(make_field, monkeypatch):
     """Of patches, of which there are more pixels than in the field, few are held at a time."""
-    monkeypatch.setattr(pipeline, "TARGET_BLOCK", 64)
+    monkeypatch.setattr(writing, "TARGET_BLOCK", 64)
     seen = []
 
     def model(batch):

@@ -37,7 +37,7 @@ def test_nothing_but_nan_for_patches_that_are_known_is_refused(patches, dtype, s
     def model(batch):
         return np.full((len(batch), *shape), np.nan, dtype)
 
-    with pytest.raises(ValueError, match=r"NaN in every cell of a batch of [45] .*fill=np\.nan"):
+    with pytest.raises(ValueError, match=r"NaN in every cell of a batch of \d+ .*fill=np\.nan"):
         patches.isel(patch=slice(5)).geocat.map(model).compute()
     answers = patches.geocat.map(model, fill=np.nan).compute()
     assert np.isnan(answers).all()

@@ -133,8 +133,10 @@ def test_what_is_said_is_what_is_done(source, counting, measured, chain, chunks)
     model = counting()
     made = chain(source(chunks=chunks), model)
     explanation = made.geocat.explain()
-    done = measured(made, model)
-    assert said(explanation) == done
+    done, told = measured(made, model), said(explanation)
+    # Two tasks of which the second needs nothing but the first, dask may run as one.
+    assert told.pop("tasks") - done.pop("tasks") in (0, 1)
+    assert told == done
     assert len(model.seen) == len(set(model.seen))
     if done["patches"]:
         assert explanation.recompute == 1.0

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tests.patching import oracle
 from xgeocat.patching import fold as fold_module
-from xgeocat.patching.fold import Blend, edges, fold, parts
+from xgeocat.patching.fold import Blend, Canvas
+from xgeocat.patching.fold import fold as fold_onto
+from xgeocat.patching.parts import Parts
 from xgeocat.patching.reducers import REDUCERS, reducer
 from xgeocat.patching.tiling import is_product, plan
 
@@ -37,16 +39,27 @@ def split(data, n):
     return np.split(order, cuts)
 
 
+def parts(patches, starts, first, bounds, tiling, blend):
+    """Parts of some patches in a block."""
+    numbers = first + np.arange(len(starts))
+    return Parts.of(patches, starts, numbers, tiling, blend.crop, blend.rest).within(bounds)
+
+
 def found(patches, starts, groups, bounds, tiling, blend):
     """Parts of all groups; of every second one as copies, as they travel between tasks."""
     out = []
     for i, group in enumerate(groups):
-        if i % 2:
-            moved = edges(patches[group], starts[group], 100 * i, {(7,): bounds}, tiling, blend)
-            out += moved[7,]
-        else:
-            out += parts(patches[group], starts[group], 100 * i, bounds, tiling, blend)
+        some = parts(patches[group], starts[group], 100 * i, bounds, tiling, blend)
+        out.append(some.alone() if i % 2 else some)
     return out
+
+
+def fold(reaching, bounds, rest, tiling, blend):
+    """A block of its own, of parts in it."""
+    canvas = Canvas.over(bounds, rest, blend)
+    several = [reaching] if isinstance(reaching, Parts) else reaching
+    fold_onto(several, bounds, canvas, tiling, blend)
+    return canvas.values
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -147,8 +160,10 @@ def test_folding_twice_gives_the_same_and_changes_no_patch(reduce, dtype):
     once[:] = 0
     np.testing.assert_array_equal(fold(reaching, bounds, (), tiling, blend), kept)
     for a, b in zip(before, reaching, strict=True):
-        assert (a.start, a.number, a.at, a.within) == (b.start, b.number, b.at, b.within)
-        np.testing.assert_array_equal(a.patch, b.patch)
+        for name in ("starts", "numbers", "lo", "hi", "origins"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        for mine, theirs in zip(a.answers, b.answers, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(("dtype", "fill"), [("float32", np.nan), ("uint8", 255), ("bool", True)])
@@ -158,7 +173,7 @@ def test_a_block_that_nothing_reaches_is_all_fill(dtype, fill, reduce, regular):
     tiling = planned((9, 9), (4, 4), (4, 4))
     blend = blend_of(reduce, dtype, regular, fill=fill)
     bounds = ((6, 6), (9, 9))
-    assert parts(np.ones((1, 4, 4), dtype), np.array([[0, 0]]), 0, bounds, tiling, blend) == []
+    assert not len(parts(np.ones((1, 4, 4), dtype), np.array([[0, 0]]), 0, bounds, tiling, blend))
     block = fold([], bounds, (), tiling, blend)
     assert block.dtype == dtype
     np.testing.assert_array_equal(block, np.full((3, 3), fill, dtype))
@@ -196,68 +211,63 @@ def test_other_dims_stand_before_the_block(reduce):
         np.testing.assert_array_equal(got, want)
 
 
-# --- parts ----------------------------------------------------------------------------------------
+# --- the fast way ---------------------------------------------------------------------------------
 
 
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_parts_are_the_cells_that_a_patch_answers_for_in_the_block(data):
-    shape = (data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20)))
-    size = (data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7)))
-    crop = tuple(data.draw(st.integers(0, (n - 1) // 2)) for n in size)
-    tiling = planned(shape, size, size)
-    one = st.tuples(*(st.integers(1 - k, n - 1) for n, k in zip(shape, size, strict=True)))
-    starts = np.array(data.draw(st.lists(one, min_size=1, max_size=5)), np.int64)
-    lo = [data.draw(st.integers(0, n - 1)) for n in shape]
-    hi = [data.draw(st.integers(a + 1, n)) for a, n in zip(lo, shape, strict=True)]
-    blend = blend_of(crop=crop)
-    patches = np.arange(len(starts) * np.prod(size), dtype="float32").reshape(-1, *size)
-    got = parts(patches, starts, 50, (tuple(lo), tuple(hi)), tiling, blend)
-    reaching = iter(got)
-    for i, start in enumerate(starts.tolist()):
-        first, last = oracle.box(start, size, shape, crop)
-        first, last = np.maximum(first, lo), np.minimum(last, hi)
-        if (first >= last).any():
-            continue
-        part = next(reaching)
-        assert part.start == tuple(start)
-        assert part.number == 50 + i
-        assert part.at == tuple(map(slice, first.tolist(), last.tolist()))
-        inner = tuple(slice(a - s, b - s) for a, b, s in zip(first, last, start, strict=True))
-        np.testing.assert_array_equal(part.patch[part.within], patches[i][inner])
-        assert np.shares_memory(part.patch, patches)
-    assert next(reaching, None) is None
+@pytest.fixture
+def slowly(monkeypatch):
+    """Fold without the compiled loop that does all at once."""
+
+    def run(*args):
+        with monkeypatch.context() as only:
+            only.setattr(fold_module, "_mean_rows", lambda *args: False)
+            return fold(*args)
+
+    return run
 
 
-def test_tiled_dims_of_length_one_may_be_missing_in_the_answers():
-    tiling = planned((4, 6), (1, 3), (1, 3))
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int16", "uint32", "float16", "float32", "complex64"]
+)
+@pytest.mark.parametrize("rest", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("layout", [lambda a: a, lambda a: a[..., ::-1], lambda a: a[..., ::-1, :]],
+                         ids=["rows", "mirrored", "upside down"])  # fmt: skip
+def test_the_fast_way_is_the_slow_way_bit_by_bit(noise, slowly, dtype, rest, layout):
+    tiling = planned((20, 23), (7, 6), (3, 5))
     starts = tiling.starts()
-    bounds, blend = ((0, 0), (4, 6)), blend_of()
-    answers = np.arange(8 * 3, dtype="float32").reshape(8, 3)
-    block = fold(parts(answers, starts, 0, bounds, tiling, blend), bounds, (), tiling, blend)
-    np.testing.assert_array_equal(block, answers.reshape(4, 2, 3).reshape(4, 6))
+    patches = layout(noise((len(starts), *rest, 7, 6), dtype, 1))
+    blend = blend_of("mean", dtype, window="hann", rest=len(rest))
+    for bounds in (((0, 0), (20, 23)), ((3, 5), (11, 22))):
+        reaching = parts(patches, starts, 0, bounds, tiling, blend)
+        for some in (reaching, reaching.alone()):
+            want = slowly(some, bounds, rest, tiling, blend)
+            np.testing.assert_array_equal(fold(some, bounds, rest, tiling, blend), want)
 
 
-def test_edges_hold_no_more_than_what_reaches_their_blocks():
-    tiling = planned((100, 100), (10, 10), (10, 10))
-    starts = np.array([[0, 0], [10, 20], [14, 24], [15, 0]])
-    patches = np.random.default_rng(0).random((4, 2, 10, 10))
-    blocks = {
-        (0, 1): ((0, 30), (20, 100)),
-        (1, 0): ((20, 0), (100, 30)),
-        (4, 4): ((80, 80), (99, 99)),
-    }
-    made = edges(patches, starts, 7, blocks, tiling, blend_of(dtype="float64", rest=1))
-    assert made.keys() == blocks.keys()
-    assert [part.number for part in made[0, 1]] == [9]
-    assert [part.number for part in made[1, 0]] == [9, 10]
-    assert made[4, 4] == []
-    for block, found_parts in made.items():
-        for part in found_parts:
-            assert part.patch.shape == (2, *(s.stop - s.start for s in part.at))
-            assert not np.shares_memory(part.patch, patches)
-            assert part.patch.base is None
-            for a, lo, hi in zip(part.at, *blocks[block], strict=True):
-                assert lo <= a.start < a.stop <= hi
-    (corner,) = made[0, 1]
-    np.testing.assert_array_equal(corner.patch, patches[2][:, :6, 6:])
+@pytest.mark.parametrize("nodata", [None, 3])
+def test_an_unknown_answer_is_left_to_the_slow_way(noise, slowly, nodata):
+    tiling = planned((20, 23), (7, 6), (3, 5))
+    starts = tiling.starts()
+    patches = np.random.default_rng(0).integers(1, 9, (len(starts), 7, 6)).astype("float32")
+    if nodata is None:
+        patches[4, 3, 2] = np.nan
+    blend, bounds = blend_of(window="hann", nodata=nodata), ((0, 0), (20, 23))
+    reaching = parts(patches, starts, 0, bounds, tiling, blend)
+    want = slowly(reaching, bounds, (), tiling, blend)
+    np.testing.assert_array_equal(fold(reaching, bounds, (), tiling, blend), want)
+    assert np.isfinite(want).mean() > 0.8
+
+
+def test_only_the_box_of_a_canvas_is_touched(noise):
+    tiling = planned((20, 23), (7, 6), (3, 5))
+    starts = tiling.starts()
+    patches = noise((len(starts), 2, 7, 6), "float32", 1)
+    blend = blend_of(window="hann", rest=1)
+    whole = ((0, 0), (20, 23))
+    reaching = parts(patches, starts, 0, whole, tiling, blend)
+    want = fold(reaching, whole, (2,), tiling, blend)
+    canvas = Canvas(np.full((2, 16, 20), -1, "float32"), (2, 3))
+    fold_onto([reaching], ((5, 7), (11, 19)), canvas, tiling, blend)
+    np.testing.assert_array_equal(canvas.values[:, 3:9, 4:16], want[:, 5:11, 7:19])
+    canvas.values[:, 3:9, 4:16] = -1
+    assert (canvas.values == -1).all()

@@ -87,17 +87,25 @@ def blend(out, parts, boxes, along_y, along_x):
 
 
 def rows_of(out, parts, boxes, along_y, along_x):
-    """Call `mean_rows`, with the addresses of the parts."""
-    return kernels.mean_rows(
-        out,
-        out[:0],
+    """Call `mean_rows` for a box within a larger array, with the addresses of the parts."""
+    height, width = out.shape
+    larger = np.full((height + 3, width + 2), 7, out.dtype)
+    order = np.random.default_rng(0).permutation(len(parts))
+    done = kernels.mean_rows(
+        larger,
+        np.array([1, 1 + height, 2, 2 + width]),
         np.array([part.__array_interface__["data"][0] for part in parts]),
         np.array([part.strides[0] for part in parts]),
-        np.array(boxes),
-        along_y,
-        along_x,
+        np.array(boxes) + np.array([1, 1, 2, 2]),
+        np.stack([np.argsort(order), np.argsort(order)], axis=1),
+        along_y[order],
+        along_x[order],
         out.dtype.kind in "iu",
     )
+    out[...] = larger[1 : 1 + height, 2 : 2 + width]
+    larger[1 : 1 + height, 2 : 2 + width] = 7
+    assert (larger == 7).all()
+    return done
 
 
 @st.composite
@@ -154,3 +162,30 @@ def test_a_nan_is_told(dtype, where):
     part[where] = np.inf
     assert rows_of(out, [part], [(0, 5, 0, 6)], *one)
     np.testing.assert_array_equal(out, part)
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["u1", "u2", "u4", "u8"])
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_boxes_are_copied_and_nothing_around_them_touched(unit, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    n = data.draw(st.integers(0, 4))
+    shapes = np.array([[data.draw(st.integers(0, 5)) for _ in "yx"] for _ in range(n)], np.int64)
+    sources = [rng.integers(1, 99, (8, 9)).astype(unit)[::-1] for _ in range(n)]
+    targets = [np.zeros((7, 7), unit) for _ in range(n)]
+    address = lambda a: a.__array_interface__["data"][0]  # noqa: E731
+    kernels.copy_rows(
+        np.empty(0, unit),
+        np.array([address(a[1:, 2:]) for a in targets], np.int64),
+        np.array([a.strides[0] for a in targets], np.int64),
+        np.array([address(a[2:, 3:]) for a in sources], np.int64),
+        np.array([a.strides[0] for a in sources], np.int64),
+        shapes.reshape(-1, 2),
+    )
+    for (rows, columns), source, target in zip(shapes.tolist(), sources, targets, strict=True):
+        want = np.zeros((7, 7), unit)
+        want[1 : 1 + rows, 2 : 2 + columns] = source[2 : 2 + rows, 3 : 3 + columns]
+        np.testing.assert_array_equal(target, want)

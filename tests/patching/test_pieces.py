@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xgeocat.patching.pieces import Piece, mean_rows, outer, round_half_up
+from xgeocat.patching.pieces import Piece, outer, round_half_up
 
 DTYPES = ("bool", "int8", "uint16", "int64", "uint64", "float16", "float32", "float64",
           "complex64", "complex128")  # fmt: skip
@@ -151,70 +151,3 @@ def test_a_last_bit_decides_no_half(half, bits):
     for _ in range(abs(bits)):
         value = np.nextafter(value, np.copysign(np.inf, bits))
     assert round_half_up(np.array([value]))[0] == math.floor(half) + 1
-
-
-# --- the fast way ---------------------------------------------------------------------------------
-
-
-def covering(noise, dtype, rest=(), layout=lambda a: a):
-    """Pieces that reach every cell of a block of 6 by 9, with weights that sum to one."""
-    shape = (6, 9)
-    rows = [(0, 4, np.array([1, 1, 0.25, 0.5])), (2, 6, np.array([0.75, 0.5, 1, 1]))]
-    columns = [(0, 5, np.array([1, 1, 1, 0.125, 0.5])), (3, 9, np.array([0.875, 0.5, 1, 1, 1, 1]))]
-    pieces = []
-    for seed, (y, x) in enumerate((y, x) for y in rows for x in columns):
-        size = (y[1] - y[0], x[1] - x[0])
-        values = noise((*rest, *size), dtype, seed)
-        if np.dtype(dtype).kind in "iu":
-            values = values % np.array(100, dtype)
-        at = (slice(*y[:2]), slice(*x[:2]))
-        inside = tuple(slice(0, n) for n in size)
-        pieces.append(Piece(layout(values), inside, at, (y[2], x[2]), None))
-    return pieces, (*rest, *shape)
-
-
-def slowly(pieces, shape):
-    sums = np.zeros(shape)
-    for piece in pieces:
-        piece.add_to(sums)
-    return sums
-
-
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int32", "float32", "float64"])
-@pytest.mark.parametrize("rest", [(), (2,), (2, 3)])
-def test_the_fast_way_is_the_slow_way_bit_by_bit(noise, dtype, rest):
-    pieces, shape = covering(noise, dtype, rest)
-    out = np.empty(shape, dtype)
-    assert mean_rows(out, pieces)
-    sums = slowly(pieces, shape)
-    want = round_half_up(sums) if out.dtype.kind in "biu" else sums
-    np.testing.assert_array_equal(out, want.astype(dtype))
-
-
-@pytest.mark.parametrize(
-    ("dtype", "layout"),
-    [
-        ("float16", lambda a: a),
-        ("complex64", lambda a: a),
-        ("float32", np.asfortranarray),
-        ("float32", lambda a: a[..., ::-1]),
-    ],
-    ids=["float16", "complex", "columns", "mirrored"],
-)
-def test_what_the_fast_way_is_not_made_for_it_leaves_to_the_slow_one(noise, dtype, layout):
-    pieces, shape = covering(noise, dtype, (2,), layout)
-    assert not mean_rows(np.empty(shape, dtype), pieces)
-
-
-def test_the_fast_way_is_for_two_dims(piece_of):
-    piece, _ = piece_of(dims=1)
-    whole = Piece(piece.patch, piece.within, tuple(slice(0, len(w)) for w in piece.window),
-                  piece.window, None)  # fmt: skip
-    assert not mean_rows(np.empty(len(piece.window[0]), "float32"), [whole])
-
-
-@pytest.mark.parametrize("plane", [0, 1])
-def test_a_nan_in_any_plane_is_told(noise, plane):
-    pieces, shape = covering(noise, "float32", (2,))
-    pieces[1].patch[plane, 3, 3] = np.nan
-    assert not mean_rows(np.empty(shape, "float32"), pieces)

@@ -13,7 +13,8 @@ import xarray as xr
 from dask.callbacks import Callback
 
 from xgeocat.patching import writing
-from xgeocat.patching.fold import Part
+from xgeocat.patching.fold import Canvas
+from xgeocat.patching.parts import Parts
 
 JOB = Path(__file__).with_name("job.py")
 
@@ -60,7 +61,9 @@ def weight(result):
         return sum(map(weight, result))
     if isinstance(result, dict):
         return sum(map(weight, result.values()))
-    return result.patch.nbytes if isinstance(result, Part) else 0
+    if isinstance(result, Parts):
+        return sum(answers.nbytes for answers in result.answers)
+    return result.values.nbytes if isinstance(result, Canvas) else 0
 
 
 class Waiting(Callback):
