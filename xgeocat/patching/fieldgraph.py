@@ -134,7 +134,7 @@ class Stitching:
         rest_chunks = self.patches.chunks[1 : rest + 1]
         tiles = self.tiling.window(*cells)
         block_edges = [edges_of(b) + a for b, a in zip(tiles.blocks, cells[0], strict=True)]
-        inline, place = self.applied is not None, id(target)
+        inline, place = self.applied is not None, None if target is None else id(target)
         token = tokenize(
             self.patches.name, self.starts, self.tiling, self.blend, cells, inline, place
         )
