@@ -9,6 +9,8 @@ import rasterio
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from xgeocat.catalog.remote import reading
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -55,7 +57,7 @@ def read_header(href: str) -> Header:
     rasterio.errors.RasterioIOError
         When GDAL cannot open it.
     """
-    with rasterio.open(href) as file:
+    with reading(), rasterio.open(href) as file:
         crs = None
         if file.crs is not None:
             authority = pyproj.CRS.from_wkt(file.crs.to_wkt()).to_authority()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,10 +118,16 @@ def describe_bands(scene: xr.Dataset, names: Sequence[str]) -> list[Band]:
     return [_describe(scene, name, key, index) for name, key, index in find_bands(scene, names)]
 
 
-def native_geobox(scene: xr.Dataset, names: Sequence[str]) -> GeoBox:
-    """Return the finest native grid among some bands of a scene."""
+def native_geobox(
+    scene: xr.Dataset, names: Sequence[str], sign: Callable[[str], str] | None = None
+) -> GeoBox:
+    """Return the finest native grid among some bands of a scene.
+
+    Where the catalog does not say, headers do, whose hrefs are signed by `sign`, if any.
+    """
     bands = [
-        _geobox(scene.sel({schema.ASSET: key}), None) for _, key, _ in find_bands(scene, names)
+        _geobox(scene.sel({schema.ASSET: key}), None, sign)
+        for _, key, _ in find_bands(scene, names)
     ]
     return min(bands, key=lambda geobox: abs(geobox.resolution.x))
 
@@ -215,14 +221,16 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _geobox(row: xr.Dataset, header: Header | None) -> GeoBox:
+def _geobox(
+    row: xr.Dataset, header: Header | None, sign: Callable[[str], str] | None = None
+) -> GeoBox:
     """Native grid of an asset: from ``proj:*`` where the catalog has it all, else the header."""
     crs, shape = row[schema.CRS].item(), row[schema.SHAPE].values
     transform = row[schema.TRANSFORM].values
     if isinstance(crs, str) and np.isfinite(shape).all() and np.isfinite(transform).all():
         return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform), crs)
-    href = row[schema.HREF].item()
-    header = header or read_header(str(href))
+    href = str(row[schema.HREF].item())
+    header = header or read_header(href if sign is None else sign(href))
     if header.crs is None and not isinstance(crs, str):
         raise ValueError(f"{href} has no CRS, and neither has its STAC item (proj:code).")
     return GeoBox(header.shape, Affine(*header.transform), header.crs or crs)

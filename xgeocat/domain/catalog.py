@@ -144,8 +144,7 @@ class CatalogDomain:
 
         def grid(i: int) -> GeoBox | None:
             try:
-                names = self._names(i)
-                return native_geobox(self._signed(self._row(i), names), names)
+                return native_geobox(self._row(i), self._names(i), self.sign)
             except (KeyError, ValueError, rasterio.errors.RasterioIOError) as error:
                 wrong.append(f"{self._ids[i]}: {unsigned(str(error))}")
                 return None

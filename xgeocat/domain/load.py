@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog import schema
+from xgeocat.catalog.remote import reading
 from xgeocat.domain.bands import Band, describe_bands
 from xgeocat.domain.geoslice import crs_code
 from xgeocat.patching import writing
@@ -68,17 +69,19 @@ def load_scene(
         keys = [
             f"b{i}.{band.index}" if band.count > 1 else f"b{i}" for i, band in enumerate(rasters)
         ]
-        cube = odc.stac.load(
-            [item],
-            bands=keys,
-            geobox=geobox,
-            chunks={"y": chunks, "x": chunks},
-            groupby="id",
-            resampling=resampling,
-            # One scene: there is nothing under its pixels that would have to be looked at first.
-            fuse_func="numpy.copyto",
-            fail_on_error=True,
-        )
+        # odc-stac takes the options that hold now along into the tasks that read.
+        with reading():
+            cube = odc.stac.load(
+                [item],
+                bands=keys,
+                geobox=geobox,
+                chunks={"y": chunks, "x": chunks},
+                groupby="id",
+                resampling=resampling,
+                # One scene: nothing under its pixels would have to be looked at first.
+                fuse_func="numpy.copyto",
+                fail_on_error=True,
+            )
         cube = cube.map(lambda var: var.copy(data=writing.with_own_roots(var.data)))
         loaded = {band.name: cube[key] for key, band in zip(keys, rasters, strict=True)}
     for band in found:

@@ -18,7 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 #: Wrong for good, whoever asks, and however often.
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 #: GDAL tells these apart by their text alone.
-MISSING = re.compile(r"No such file or directory|does not exist in the file system|not a valid URL")
+MISSING = re.compile(r"No such file or directory")
 STATUS = re.compile(r"(?:HTTP response code|HTTP error code|status)\s*:?\s*(\d{3})")
 #: Timeout, too early, too many requests; and 401, 403 may be a signature that ran out.
 PASSING = {"401", "403", "408", "425", "429"}

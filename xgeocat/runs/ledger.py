@@ -143,6 +143,10 @@ class Ledger:
         write_json(self._item(unit), item)
         self._failure(unit).unlink(missing_ok=True)
 
+    def has_failed(self, unit: str) -> bool:
+        """Tell whether a unit failed before."""
+        return self._failure(unit).exists()
+
     def fail(self, unit: str, item: Json) -> None:
         """Record a failed unit."""
         write_json(self._failure(unit), item)

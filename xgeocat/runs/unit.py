@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+import rasterio
 import xarray as xr
 
 from xgeocat.domain.geoslice import GeoSlice
@@ -22,6 +23,8 @@ from xgeocat.runs.ledger import Ledger
 from xgeocat.runs.sinks import Sink
 
 PREDICTION = "prediction"
+#: Options of GDAL for a retry: nothing that is known of remote files counts.
+AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 #: Seconds before the first retry; doubled before each further one.
 PAUSE = 0.5
 
@@ -91,9 +94,12 @@ class Job:
         return Outcome(piece.name, pixels(piece), error)
 
     def _try(self, piece: GeoSlice) -> UnitError | None:
+        again = self.ledger.has_failed(piece.name)
         for attempt in range(1, self.retries + 2):
             try:
-                self._once(piece)
+                # GDAL remembers what it could not read, but here the server is to be asked again.
+                with rasterio.Env(**(AGAIN if again or attempt > 1 else {})):
+                    self._once(piece)
             except _StepError as failed:
                 if is_full(failed.cause):
                     raise failed.cause from None
