@@ -187,6 +187,56 @@ def cluster(items, out):
         print(json.dumps({"scenes": found.scene.values.tolist(), "workers": len(workers)}))
 
 
+def lossy(items, out):
+    """A cluster of which one worker is killed while it works, and another one comes."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+                     memory_limit=0) as machines,
+        Client(machines) as client,
+    ):  # fmt: skip
+        killed, sent, submit = [], [], client.submit
+        client.submit = lambda *args, **options: sent.append(1) or submit(*args, **options)
+
+        def kill():
+            while not list(Path(out).glob("items/*.json")):
+                time.sleep(0.01)
+            pid = next(iter(client.run(os.getpid).values()))
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = run(items, out, model=slow_ndvi)
+        killer.join()
+        print(json.dumps({"scenes": found.scene.values.tolist(), "killed": len(killed),
+                          "tasks": len(sent)}))  # fmt: skip
+
+
+class Deadly(xgc.CatalogDomain):
+    """A domain one scene of which no worker survives."""
+
+    def load(self, request, bands=None):
+        if request.name == "s2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().load(request, bands)
+
+
+def deadly(items, out):
+    import dask
+    from distributed import Client, LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+                     memory_limit=0) as machines,
+        Client(machines),
+    ):  # fmt: skip
+        found = xgc.run(pipeline(), Deadly(xgc.from_items(items)), out, progress=False)
+        print(json.dumps({"scenes": found.scene.values.tolist()}))
+
+
 def raster(size, source, folder):
     """A raster of SIZE x SIZE pixels that takes no memory: dask-backed, or a sparse COG."""
     import dask.array as da
@@ -252,5 +302,9 @@ if __name__ == "__main__":
         print(json.dumps(points(first, Path(arguments[1]), int(arguments[2]))))
     elif task == "cluster":
         cluster(first, Path(arguments[1]))
+    elif task == "lossy":
+        lossy(first, Path(arguments[1]))
+    elif task == "deadly":
+        deadly(first, Path(arguments[1]))
     elif task == "memory":
         memory(first, int(arguments[1]), arguments[2])

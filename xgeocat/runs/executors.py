@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed import Future as Remote
 
-#: Units sent to a cluster for each of its threads: one at work, one that waits.
-AHEAD = 2
+#: What dask calls the scheduler of a cluster; a client sets it.
+CLUSTER = (None, "dask.distributed", "distributed")
 
 
 def outcomes(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
@@ -42,7 +42,7 @@ def outcomes(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
 
 def active_client() -> Client | None:
     """The client of a dask cluster, if there is one and dask is not told to use something else."""
-    if "distributed" not in sys.modules or dask.config.get("scheduler", None) is not None:
+    if "distributed" not in sys.modules or dask.config.get("scheduler", None) not in CLUSTER:
         return None
     from distributed import default_client
 
@@ -95,7 +95,10 @@ def _side_by_side(job: Job, pieces: Iterator[GeoSlice], threads: int) -> Iterato
 
 
 def on_cluster(client: Client, job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
-    """Do units on the workers of a cluster, a few at a time."""
+    """Do units on the workers of a cluster: one for each thread, and none that wait.
+
+    A unit that kills its worker takes those along that wait there, and they are blamed for it too.
+    """
     from distributed import as_completed
 
     run = f"xgeocat-run-{uuid4().hex[:8]}"
@@ -113,7 +116,7 @@ def on_cluster(client: Client, job: Job, pieces: Iterable[GeoSlice]) -> Iterator
         return sent
 
     threads = sum(client.nthreads().values()) or 1
-    coming = as_completed(send(AHEAD * threads))
+    coming = as_completed(send(threads))
     try:
         for future in coming:
             _, piece = at_work.pop(future.key)

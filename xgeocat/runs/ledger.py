@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from xgeocat.catalog.sources import Json
 
@@ -184,7 +185,7 @@ def safe_name(name: str) -> str:
 
 def write_json(path: Path, content: Json) -> None:
     """Write a JSON file that appears whole or not at all, even if the machine stops."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp")
     with beside.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, sort_keys=True)
         file.flush()

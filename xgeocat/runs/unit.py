@@ -84,9 +84,9 @@ class Job:
             When nothing more can be written, so that the failure cannot be recorded either.
         """
         error = self._try(piece)
-        return (
-            Outcome(piece.name, pixels(piece), None) if error is None else self.failed(piece, error)
-        )
+        if error is not None:
+            return self.failed(piece, error)
+        return Outcome(piece.name, pixels(piece), None)
 
     def failed(self, piece: GeoSlice, error: UnitError) -> Outcome:
         """Record a failure."""
