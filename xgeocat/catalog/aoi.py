@@ -28,6 +28,8 @@ PIECES = 256
 #: And into none longer than this, in units of a projected and of a geographic CRS, so that a part
 #: of a wide AOI is as exact as alone.
 LONGEST = (5_000.0, 0.05)
+#: In degrees of latitude.
+CENTIMETRE = 1e-7
 
 
 @runtime_checkable
@@ -257,6 +259,17 @@ def reproject(
             moved = shapely.transform(moved, lambda xy: np.clip(xy, -180, 180))
         moved = cut_at_antimeridian(moved)
     return moved if moved.is_valid else shapely.make_valid(moved)
+
+
+def outline(where: Where) -> BaseGeometry:
+    """Outline in WGS 84 of what was drawn in another CRS, to the centimetre.
+
+    A grid has four corners. Its edges are bent in degrees, but those of a small one hardly are, and
+    a thousand vertices would make the most of an item.
+    """
+    if where.crs is None or same_crs(where.crs, WGS84):
+        return where.geometry
+    return shapely.simplify(reproject(where, WGS84), CENTIMETRE)
 
 
 def same_crs(one: pyproj.CRS, other: pyproj.CRS) -> bool:

@@ -18,7 +18,7 @@ import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
-from xgeocat.catalog.aoi import WGS84, Where, reproject
+from xgeocat.catalog.aoi import WGS84, Where, outline, reproject
 from xgeocat.catalog.headers import Header, read_header
 from xgeocat.catalog.interval import Interval, Moment, parse_interval
 from xgeocat.catalog.sources import Json
@@ -279,7 +279,7 @@ def _item(
         reproject(Where(h.footprint, pyproj.CRS.from_user_input(h.crs)), crs) for _, _, h in members
     ]
     footprint = outlines[0] if len(outlines) == 1 else shapely.union_all(outlines)
-    geometry = reproject(Where(footprint, crs), WGS84)
+    geometry = outline(Where(footprint, crs))
     start, end = (f"{np.datetime_as_string(t, unit='us')}Z" for t in interval)
     times = (
         {"datetime": start}

@@ -14,7 +14,7 @@ import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
-from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, reproject, same_crs
+from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, outline, reproject, same_crs
 from xgeocat.catalog.build import Scene, catalog_dataset
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import to_utc
@@ -226,8 +226,7 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
 def _geojson(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json | None:
     if geometry is None:
         return None
-    in_wgs84 = geometry if same_crs(crs, WGS84) else reproject(Where(geometry, crs), WGS84)
-    found: Json = json.loads(shapely.to_geojson(in_wgs84))
+    found: Json = json.loads(shapely.to_geojson(outline(Where(geometry, crs))))
     return found
 
 

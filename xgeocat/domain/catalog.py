@@ -16,7 +16,7 @@ from odc.geo.geom import BoundingBox, bbox_union
 from odc.geo.overlap import compute_output_geobox
 
 from xgeocat.catalog import schema
-from xgeocat.catalog.aoi import WGS84, Where, reproject
+from xgeocat.catalog.aoi import Where, outline
 from xgeocat.catalog.index import footprint_index
 from xgeocat.domain.bands import data_bands, find_bands, native_geobox
 from xgeocat.domain.geoslice import GeoSlice, crs_of, grid_of
@@ -220,12 +220,12 @@ class CatalogDomain:
         for i, (name, native) in enumerate(zip(self._ids, self._native, strict=True)):
             geobox = self._grid(native)
             known = not np.isnat(index.start[i]) and not np.isnat(index.end[i])
-            outline = index.geometry[i]
+            drawn = index.geometry[i]
             yield GeoSlice(
                 geobox=geobox,
                 interval=(index.start[i], index.end[i]) if known else None,
                 scenes=(name,),
-                footprint=None if outline is None else reproject(Where(outline, index.crs), WGS84),
+                footprint=None if drawn is None else outline(Where(drawn, index.crs)),
                 properties={
                     key: values[i]
                     for key, values in columns.items()

@@ -11,7 +11,7 @@ import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from xgeocat.catalog.aoi import WGS84, Where, reproject
+from xgeocat.catalog.aoi import Where, outline
 from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice, crs_code, crs_of
 from xgeocat.patching.nodata import nodata_of
@@ -67,7 +67,7 @@ def _item(piece: GeoSlice, geobox: GeoBox) -> Json:
     geometry = piece.footprint
     if geometry is None:
         crs = pyproj.CRS.from_user_input(crs_of(geobox).to_wkt())
-        geometry = reproject(Where(geobox.extent.geom, crs), WGS84)
+        geometry = outline(Where(geobox.extent.geom, crs))
     start, end = (
         (None, None)
         if piece.interval is None
