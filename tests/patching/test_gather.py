@@ -199,3 +199,26 @@ def test_a_field_in_memory_is_folded_where_it_will_be(field):
     assert made.data.base is None
     np.testing.assert_allclose(made, field, rtol=1e-6)
     assert isinstance(pipe(field.chunk(40)).data, da.Array)
+
+
+# --- lazy arrays that hold other numbers than they say --------------------------------------------
+
+
+@pytest.mark.parametrize("held", ["float64", "int16", "uint8"])
+def test_blocks_of_another_dtype_than_said_are_cut_as_the_numbers_they_are(field, held):
+    small = (field * 0 + np.arange(170) % 50).chunk(50)
+    data = small.data.map_blocks(lambda block: block.astype(held), dtype="float32")
+    # Some blocks, not all.
+    data = da.block([[data[:50]], [small.data[50:]]])
+    lying = small.copy(data=data)
+    want = small.geocat.patch(16, overlap=6).values
+    np.testing.assert_array_equal(lying.geocat.patch(16, overlap=6).values, want)
+
+
+@pytest.mark.parametrize("held", ["float64", "int16", "uint8"])
+def test_answers_of_another_dtype_than_said_are_folded_as_the_numbers_they_are(field, held):
+    small = (field * 0 + np.arange(170) % 50).chunk(50)
+    answers = small.geocat.patch(16, overlap=6).geocat.map(identity)
+    data = answers.data.map_blocks(lambda block: block.astype(held), dtype="float32")
+    back = answers.copy(data=data).geocat.stitch(window="hann")
+    np.testing.assert_allclose(back, small, rtol=1e-6)

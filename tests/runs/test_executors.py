@@ -17,7 +17,8 @@ import pytest
 
 import xgeocat as xgc
 from tests.runs.archive import run
-from xgeocat.runs.executors import active_client, outcomes, threads_here
+from xgeocat.runs import executors
+from xgeocat.runs.executors import active_client, one_thread, outcomes, threads_here
 from xgeocat.runs.ledger import Ledger, RunMismatchError
 from xgeocat.runs.sinks import find_sink
 from xgeocat.runs.unit import Job
@@ -69,8 +70,6 @@ def test_small_units_are_done_side_by_side_as_many_as_there_are_threads(
 
 
 def test_a_large_unit_has_all_threads_to_itself(make_domain, make_pipe, make_job, monkeypatch):
-    from xgeocat.runs import executors
-
     monkeypatch.setattr(executors, "TARGET_BLOCK", 32)
     inside = threading.local()
     overlapping = []
@@ -115,6 +114,30 @@ def test_dask_says_how_many_threads_there_are():
     with dask.config.set(scheduler="synchronous"):
         assert threads_here() == 1
     assert active_client() is None
+
+
+def test_the_scheduler_is_given_back_by_the_last_of_several_threads():
+    """dask's configuration is of the process; threads that overlap must not undo each other's."""
+    first_in, first_out = threading.Event(), threading.Event()
+    seen = []
+
+    def second():
+        first_in.wait()
+        with one_thread():
+            first_out.wait()
+            seen.append(dask.config.get("scheduler", None))
+
+    with dask.config.set(scheduler="threads"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        with one_thread():
+            first_in.set()
+            while len(executors._inside) < 2:
+                time.sleep(0.001)
+        first_out.set()
+        thread.join()
+        assert seen == ["synchronous"]
+        assert dask.config.get("scheduler") == "threads"
 
 
 def test_two_attempts_at_one_unit_end_in_one_output(make_domain, make_pipe, make_job, tree):

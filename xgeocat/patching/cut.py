@@ -71,7 +71,9 @@ def cut(
     if not out.size:
         return out
     stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
-    copy = _copy_rows if n == 2 and all(map(has_rows, blocks)) else _copy_boxes
+    # A lazy array may hold other numbers than it says; memory is copied as it is only where not.
+    alike = all(has_rows(block) and block.dtype == out.dtype for block in blocks)
+    copy = _copy_rows if n == 2 and alike else _copy_boxes
     copy(out, blocks, origins, starts, stops)
     before, after = (
         np.maximum(-starts, 0),

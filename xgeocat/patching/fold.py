@@ -172,6 +172,9 @@ def _mean_rows(canvas: Canvas, parts: Parts, bounds: Bounds, of_axis: Sequence[S
     from xgeocat.patching import kernels
 
     out = canvas.values.view(np.uint8) if canvas.values.dtype.kind == "b" else canvas.values
+    if any(answers.dtype != canvas.values.dtype for answers in parts.answers):
+        # A lazy array may hold other numbers than it says. The loop would not notice.
+        return False
     strides = np.array([answers.strides for answers in parts.answers])
     contiguous = (strides[:, -1] == out.itemsize).all() and out.flags.c_contiguous
     if (

@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from itertools import groupby, islice
+from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 #: What dask calls the scheduler of a cluster; a client sets it.
 CLUSTER = (None, "dask.distributed", "distributed")
+
+#: What `one_thread` has set, and for how many.
+_scheduler = Lock()
+_inside: list[None] = []
+_setting = ExitStack()
 
 
 def outcomes(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
@@ -59,6 +66,26 @@ def threads_here() -> int:
     return int(dask.config.get("num_workers", None) or CPU_COUNT)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let dask compute in the thread that asks it to.
+
+    dask's configuration is of the whole process: the first unit sets it, the last one takes it
+    back, however many are at work on the threads of a worker.
+    """
+    with _scheduler:
+        _inside.append(None)
+        if len(_inside) == 1:
+            _setting.enter_context(dask.config.set(scheduler="synchronous"))
+    try:
+        yield
+    finally:
+        with _scheduler:
+            _inside.pop()
+            if not _inside:
+                _setting.close()
+
+
 def on_threads(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
     """Do units in this process."""
     threads = threads_here()
@@ -76,7 +103,7 @@ def _is_small(piece: GeoSlice) -> bool:
 
 def _side_by_side(job: Job, pieces: Iterator[GeoSlice], threads: int) -> Iterator[Outcome]:
     with (
-        dask.config.set(scheduler="synchronous"),
+        one_thread(),
         ThreadPoolExecutor(threads, thread_name_prefix="xgeocat-unit") as pool,
     ):
         at_work: set[Future[Outcome]] = set()
@@ -132,7 +159,7 @@ def _given(job: Job) -> Job:
 
 def _do(job: Job, piece: GeoSlice) -> Outcome:
     """Do a unit on one thread of a worker: its blocks are no tasks of the cluster."""
-    with dask.config.set(scheduler="synchronous"):
+    with one_thread():
         return job.do(piece)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from xgeocat.catalog.sources import Json
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 FINGERPRINT_FILE = "run.json"
 #: Held while a run is at work. It stays, for whoever removed it would let two runs in.
@@ -66,6 +70,8 @@ class Ledger:
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder; a run that dies lets go by itself.
 
+        On systems without ``flock`` (Windows) nobody is kept out.
+
         Raises
         ------
         RunMismatchError
@@ -74,7 +80,8 @@ class Ledger:
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / LOCK_FILE).open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunMismatchError(
                     f"Another run is at work in {self.root}. Wait until it is done, or stop it; "
