@@ -45,13 +45,13 @@ class RunPlan:
         """Say it in a few lines."""
         todo = self.units - self.finished
         lines = [
-            f"run into      {self.out}, {self.where}",
-            f"scenes        {self.units:,}: {self.finished:,} finished, {todo:,} to do "
+            f"run into     {self.out}, {self.where}",
+            f"scenes       {self.units:,}: {self.finished:,} finished, {todo:,} to do "
             f"({self.failed:,} failed before)",
-            f"pixels        {self.pixels / 1e6:,.1f} million to predict",
+            f"pixels       {self.pixels / 1e6:,.1f} million to predict",
         ]
         if self.of_largest is not None:
-            lines += [f"largest scene {self.largest}", str(self.of_largest)]
+            lines += [f"largest      {self.largest}", str(self.of_largest)]
         return "\n".join(lines)
 
     __repr__ = __str__
