@@ -259,8 +259,10 @@ class Sequential:
 
     def _steps(self, field: Field) -> Field:
         for before, step in zip((None, *self.steps), self.steps, strict=False):
-            # Nobody else has the answers that a step is given by the one before.
-            if isinstance(before, ApplyToChips) and isinstance(step, Stitch):
+            # Nobody else has the answers that a step is given by the one before; but a step that
+            # follows may take several selections of the field, which would run the model each.
+            last = step is self.steps[-1]
+            if last and isinstance(before, ApplyToChips) and isinstance(step, Stitch):
                 field = step(field, inline=True)
             else:
                 field = step(field)

@@ -222,3 +222,57 @@ def test_answers_of_another_dtype_than_said_are_folded_as_the_numbers_they_are(f
     data = answers.data.map_blocks(lambda block: block.astype(held), dtype="float32")
     back = answers.copy(data=data).geocat.stitch(window="hann")
     np.testing.assert_allclose(back, small, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 50, 50), (3, 49, 50), (4, 50, 50)])
+def test_blocks_of_another_shape_than_said_are_refused(noise, shape):
+    said = xr.DataArray(noise((3, 100, 100), "float32", 1), dims=("band", "y", "x")).chunk(50)
+    said = said.chunk(band=-1)
+    lying = said.data.map_blocks(lambda b: np.zeros(shape, b.dtype), dtype="float32")
+    patches = said.copy(data=lying).geocat.patch(16, overlap=6)
+    answers = patches.geocat.map(identity, meta=np.empty((0, 3, 16, 16), "float32"))
+    with pytest.raises(ValueError, match="not those of its chunks"):
+        answers.compute()
+
+
+@pytest.mark.parametrize("lengths", [(2,), (4,)])
+def test_answers_of_another_shape_than_said_are_refused(noise, lengths):
+    field = xr.DataArray(noise((3, 100, 100), "float32", 1), dims=("band", "y", "x"))
+    answers = field.chunk(y=50, x=50).geocat.patch(16, overlap=6).geocat.map(identity)
+    lying = answers.data.map_blocks(
+        lambda b: np.zeros((len(b), *lengths, 16, 16), b.dtype), dtype="float32"
+    )
+    with pytest.raises(ValueError, match="other chunks than it makes"):
+        answers.copy(data=lying).geocat.stitch().compute()
+
+
+def test_cells_that_are_set_later_on_change_no_field_that_was_made_before(field):
+    source = field.chunk(50)
+    answers = source.geocat.patch(16, overlap=6).geocat.map(identity)
+    stitched = answers.geocat.stitch(inline=True)
+    answers.data[:] = -1
+    source.data[:] = -2
+    np.testing.assert_allclose(stitched, field, rtol=1e-6)
+    np.testing.assert_allclose(stitched[40:60, 40:60], field[40:60, 40:60], rtol=1e-6)
+    stitched.data[:10] = 7
+    assert (stitched[:10] == 7).all()
+    assert (stitched[5:8, 5:8] == 7).all()
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])
+def test_a_field_in_memory_is_made_in_this_process_whatever_the_scheduler(field, scheduler):
+    """Other processes would write into copies, and leave the result as it was found in memory."""
+    pipe = Sequential([GridSampler(16, overlap=6), ApplyToChips(identity), Stitch("hann")])
+    with dask.config.set(scheduler=scheduler):
+        np.testing.assert_allclose(pipe(field), field, rtol=1e-6)
+
+
+def test_a_step_that_follows_may_select_of_the_field_as_often_as_it_likes(field, counting):
+    model = counting()
+
+    def halves(lazy):
+        return xr.concat([lazy[:40], lazy[40:]], "y")
+
+    steps = [GridSampler(16, overlap=6), ApplyToChips(model), Stitch()]
+    lazy = Sequential([*steps, halves])(field.chunk(50))
+    assert any("apply" in name for name in lazy.data.dask.layers)

@@ -73,6 +73,7 @@ def cut(
     stops = np.minimum(starts + np.asarray(size), np.asarray(shape))
     # A lazy array may hold other numbers than it says; memory is copied as it is only where not.
     alike = all(has_rows(block) and block.dtype == out.dtype for block in blocks)
+    _require_all(blocks, origins, starts, stops, rest)
     copy = _copy_rows if n == 2 and alike else _copy_boxes
     copy(out, blocks, origins, starts, stops)
     before, after = (
@@ -84,6 +85,24 @@ def cut(
         known: Region = (..., *(slice(a, n - b) for (a, b), n in zip(missing, size, strict=True)))
         out[i] = np.pad(out[i][known], [(0, 0)] * len(rest) + missing, mode="reflect")
     return out
+
+
+def _require_all(
+    blocks: Sequence[Array], origins: Ints, starts: Ints, stops: Ints, rest: tuple[int, ...]
+) -> None:
+    """Refuse blocks that are not as they are said to be: memory beside them would be copied."""
+    wanted, found = np.maximum(starts, 0), 0
+    for block, origin in zip(blocks, origins, strict=True):
+        lo = np.maximum(starts, origin)
+        hi = np.minimum(stops, origin + np.asarray(block.shape[-starts.shape[1] :]))
+        found += int(np.maximum(hi - lo, 0).prod(axis=1).sum())
+    alike = all(block.shape[: -starts.shape[1]] == rest for block in blocks)
+    if not alike or found != np.maximum(stops - wanted, 0).prod(axis=1).sum():
+        raise ValueError(
+            f"The blocks of the field have the shapes {sorted({block.shape for block in blocks})}, "
+            "which are not those of its chunks. Whatever made the lazy array (map_blocks, a "
+            "reader) says other chunks than it makes."
+        )
 
 
 def _copy_rows(

@@ -50,7 +50,9 @@ def stitch(
     whole = dict.fromkeys(range(rest + 1, patches.ndim), -1)
     if blend.reducer.joint and rest:
         whole[1] = -1
-    patches = patches.rechunk(whole) if any(patches.numblocks[i] > 1 for i in whole) else patches
+    # A copy: whoever has the answers may set cells of them later on.
+    split = any(patches.numblocks[i] > 1 for i in whole)
+    patches = patches.rechunk(whole) if split else patches.copy()
     lengths = patches.shape[1 : rest + 1]
     if 0 in tiling.shape:
         return da.zeros((*blend.reducer.rest(lengths), *tiling.shape), dtype=blend.result)

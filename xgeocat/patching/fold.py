@@ -120,12 +120,24 @@ def fold(
         out[...] = 0 if blend.fill is None else blend.fill
         return
     parts = Parts.joined(reaching).ordered()
+    _require_planes(out, parts, blend)
     of_axis = _shares(parts, bounds, tiling, blend)
     covered = blend.regular and all(of.total.min() > 0 for of in of_axis)
     plain = covered and type(blend.reducer) is Mean
     if plain and _all_known(parts, blend) and _mean_rows(canvas, parts, bounds, of_axis):
         return
     _fold(out, _pieces(parts, bounds, of_axis, blend), [of.total for of in of_axis], blend)
+
+
+def _require_planes(out: Array, parts: Parts, blend: Blend) -> None:
+    """Refuse answers with other lengths beside the tiled dimensions than they are said to have."""
+    n = len(blend.crop)
+    for rest in {answers.shape[:-n] for answers in parts.answers}:
+        if blend.reducer.rest(rest) != out.shape[:-n]:
+            raise ValueError(
+                f"Answers of shape {rest} for each cell were to become {out.shape[:-n]}. Whatever "
+                "made the lazy array (map_blocks, a reader) says other chunks than it makes."
+            )
 
 
 def _shares(parts: Parts, bounds: Bounds, tiling: Tiling, blend: Blend) -> list[Shares]:

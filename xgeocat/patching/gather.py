@@ -61,6 +61,11 @@ def gather(
     dict of tuple of int to Parts
         Copies, by block.
     """
+    if len(answers) != len(starts):
+        raise ValueError(
+            f"There are {len(answers)} answers for {len(starts)} patches. Whatever made the lazy "
+            "array (map_blocks, a reader) says other chunks than it makes."
+        )
     home = None if duties.clear is None else _canvas(onto, duties.home, blend)
     tops, bottoms = interiors(starts, tiling, blend.crop)
     meeting = [

@@ -129,6 +129,8 @@ class Cut:
 
 def cut(source: da.Array, starts: Ints, tiling: Tiling) -> da.Array:
     """Cut patches from a dask array ``(..., *shape)``: a lazy ``(patch, ..., *size)``."""
+    # Whoever has the array may set cells of it later on, which changes the array itself.
+    source = source.copy()
     n = len(tiling.dims)
     name = f"patch-{tokenize(source.name, starts, tiling)}"
     made = Cut(source, starts, tiling)
@@ -251,7 +253,7 @@ def apply(
     Patches that were cut of dask arrays and not touched since are cut in the task that runs the
     model on them, batch by batch, so they never exist all at once.
     """
-    arrays = [da.asarray(a) for a in arrays]
+    arrays = [da.asarray(a).copy() for a in arrays]
     first = next((a for a in arrays if isinstance(a, Selectable)), arrays[0])
     wanted = (first.chunks[0], *((n,) for n in first.shape[1:]))
     inputs = [_input(a, wanted) for a in arrays]

@@ -67,23 +67,29 @@ class Selectable(da.Array, metaclass=_ComparesAsArray):
             return da.Array.__getitem__(self, index)
         return self.pick(selection)
 
+    def __setitem__(self, index: object, values: object) -> None:
+        """Set some cells. From then on this is as any dask array: it was made of others."""
+        da.Array.__setitem__(self, index, values)
+        self._select = _cannot
+        self.made = None
+
     def pick(self, selection: Selection) -> da.Array:
         """Select along each dimension for itself."""
         picked = self._select(selection)
         if picked is None:
             picked = outer_getitem(self, selection)
-        return Selectable.wrap(
-            picked, lambda again: self.pick(_compose(selection, again, self.shape))
-        )
+        of = self.copy()
+        return Selectable.wrap(picked, lambda again: of.pick(_compose(selection, again, of.shape)))
 
     def transpose(self, *axes: int) -> da.Array:
         """Transpose; what is selected of the result is selected of this before."""
         given = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         order = [axis % self.ndim for axis in given or range(self.ndim)[::-1]]
+        of = self.copy()
 
         def select(selection: Selection) -> da.Array:
             entries = dict(zip(order, selection, strict=True))
-            picked = self.pick(tuple(entries[axis] for axis in range(self.ndim)))
+            picked = of.pick(tuple(entries[axis] for axis in range(of.ndim)))
             kept = [axis for axis in order if np.ndim(_probe(entries[axis])) == 1]
             return picked.transpose([sorted(kept).index(axis) for axis in kept])
 
@@ -97,6 +103,10 @@ class Selectable(da.Array, metaclass=_ComparesAsArray):
 
     def __reduce__(self) -> tuple[Callable[[bytes], object], tuple[bytes]]:
         return pickle.loads, (packed(self),)
+
+
+def _cannot(_: Selection) -> None:
+    """Build no selection."""
 
 
 def packed(thing: object) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import product
 from typing import Protocol
 from uuid import uuid4
 
 import dask
 import dask.array as da
+import dask.multiprocessing
 import numpy as np
 import xarray as xr
 from dask._task_spec import DataNode, Task, TaskRef, convert_legacy_graph
@@ -18,6 +20,9 @@ from dask.typing import Key
 from xgeocat.patching.fieldgraph import Stitching
 from xgeocat.patching.graph import Tasks, graph_of
 from xgeocat.patching.tiling import TARGET_BLOCK, Array
+
+#: dask's schedulers that run tasks in this process.
+HERE = ("threads", "threading", "sync", "synchronous", "single-threaded")
 
 
 class Target(Protocol):
@@ -82,8 +87,8 @@ def in_blocks(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
 def into_memory(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     """Compute a lazy field into arrays made beforehand, which spares putting its blocks together.
 
-    On threads (or as ``dask.config`` says), even where a distributed client is active: what is in
-    the memory of this process stays there.
+    On threads (or as ``dask.config`` says, where that is in this process), even where a distributed
+    client is active: other processes would write into copies of the arrays.
     """
     if isinstance(field, xr.DataArray):
         target = np.empty(field.shape, field.dtype)
@@ -96,9 +101,24 @@ def into_memory(field: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
 
 
 def _write_here(sources: Sequence[da.Array], targets: Sequence[Array]) -> None:
-    with dask.config.set(scheduler=dask.config.get("scheduler", None) or "threads"):
+    wanted = dask.config.get("scheduler", None)
+    with dask.config.set(scheduler=wanted if _runs_here(wanted) else "threads"):
         pairs = zip(sources, targets, strict=True)
         write([_onto(*pair) for pair in pairs], targets, label="memory")
+
+
+def _runs_here(scheduler: object) -> bool:
+    """Tell whether a scheduler runs its tasks in this process.
+
+    A distributed client sets itself as the scheduler; so may the user, or other processes.
+    """
+    if isinstance(scheduler, str):
+        return scheduler.lower() in HERE
+    if isinstance(scheduler, Executor):
+        return isinstance(scheduler, ThreadPoolExecutor)
+    owner = getattr(scheduler, "__self__", scheduler)
+    elsewhere = "Client" in type(owner).__name__ or scheduler is dask.multiprocessing.get
+    return callable(scheduler) and not elsewhere
 
 
 def _onto(source: da.Array, target: Array) -> da.Array:
