@@ -5,6 +5,7 @@ import json
 import pickle
 from dataclasses import dataclass
 
+import dask
 import numpy as np
 import odc.geo.xr  # noqa: F401 - registers .odc
 import pytest
@@ -260,6 +261,37 @@ def test_a_pipeline_can_be_pickled(cube):
         pickle.dumps(Sequential([GridSampler(12), ApplyToChips(np.negative), Stitch()]))
     )
     assert pipe(cube).sizes == {"band": 2, "y": 40, "x": 50}
+
+
+NEIGHBOURS = {
+    "a difference": lambda field: field.diff("y"),
+    "what was before": lambda field: field - field.shift(x=1),
+    "a moving mean": lambda field: field.rolling(y=3).mean(),
+    "two halves": lambda field: xr.Dataset(
+        {"whole": field, "half": field.isel(y=slice(1, None)).rename(y="y2")}
+    ),
+    "a threshold": lambda field: field > 100,
+}
+
+
+@pytest.mark.parametrize("step", NEIGHBOURS.values(), ids=NEIGHBOURS.keys())
+def test_a_step_after_stitching_runs_no_patch_twice(make_field, step):
+    seen = []
+
+    def model(batch):
+        seen.extend(batch[:, 0, 0].tolist())
+        return batch
+
+    field = make_field((40, 50)).copy(data=np.arange(2000.0).reshape(40, 50))
+    pipe = Sequential([GridSampler(8, overlap=3), ApplyToChips(model), Stitch(), step])
+    made = pipe(field.chunk(y=16, x=16))
+    n = len(field.geocat.patch(8, overlap=3)["patch"])
+    seen.clear()
+    told = made.geocat.explain()
+    with dask.config.set(scheduler="sync"):
+        made.compute()
+    assert len(seen) == len(set(seen)) == n
+    assert (told.patches, told.recompute) == (n, 1)
 
 
 # --- time -----------------------------------------------------------------------------------------

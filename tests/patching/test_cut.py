@@ -88,3 +88,62 @@ def test_patches_are_in_the_byte_order_of_the_machine(dtype):
     assert patches.dtype.isnative
     assert patches.dtype == np.dtype(dtype).newbyteorder("=")
     np.testing.assert_array_equal(patches[0], field[2:6, 3:8])
+
+
+LAYOUTS = {
+    "rows": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "a part": lambda a: np.pad(a, [(0, 0)] * (a.ndim - 2) + [(1, 2)] * 2)[..., 1:-2, 1:-2],
+    "mirrored": lambda a: a[..., ::-1].copy()[..., ::-1],
+    "upside down": lambda a: a[..., ::-1, :].copy()[..., ::-1, :],
+    "every second": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+}
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "int8", "float16", "int32", "float64", "complex64", "complex128", "datetime64[ns]"],
+)
+@pytest.mark.parametrize("rest", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_blocks_may_lie_in_memory_in_any_way(noise, dtype, rest, layout):
+    shape, size = (11, 13), (4, 5)
+    numbers = noise((*rest, *shape), "int64" if dtype[0] == "d" else dtype, 1)
+    field = numbers.astype(dtype)
+    starts = np.array([[0, 0], [3, 5], [7, 8], [2, 4], [-1, 10]])
+    want = [reflected(field, start, size) for start in starts.tolist()]
+    cuts = [[0, 5, 11], [0, 3, 9, 13]]
+    plain, origins = blocks_of(field, cuts)
+    for blocks in (
+        [layout(block) for block in plain],
+        # Some one way, some another.
+        [layout(block) if i % 2 else block for i, block in enumerate(plain)],
+        [block if i % 2 else layout(block) for i, block in enumerate(plain)],
+    ):
+        patches = cut(blocks, origins, starts, size, shape)
+        assert patches.dtype == field.dtype
+        assert patches.flags.c_contiguous
+        np.testing.assert_array_equal(patches, want)
+
+
+# Memory beside what a block has must not become pixels: nor what was there before.
+WRONG = {
+    "lower": lambda block: block[..., :-1, :],
+    "narrower": lambda block: block[..., :-1],
+    "higher": lambda block: np.repeat(block, 2, axis=-2),
+    "of fewer bands": lambda block: block[:1],
+    "of more bands": lambda block: np.repeat(block, 2, axis=0),
+    "without bands": lambda block: block[0],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("dtype", ["float32", ">f4"])
+def test_a_block_that_is_not_as_it_should_be_is_refused(wrong, dtype):
+    field = np.arange(3 * 200).reshape(3, 10, 20).astype(dtype)
+    blocks, origins = blocks_of(field, [[0, 5, 10], [0, 8, 20]])
+    blocks[0] = wrong(blocks[0])
+    with pytest.raises((ValueError, IndexError)):
+        cut(blocks, origins, np.array([[2, 3], [4, 6]]), (4, 6), (10, 20))

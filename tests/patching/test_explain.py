@@ -258,6 +258,27 @@ def test_two_models_of_one_field_are_both_counted(source, counting, measured):
     assert explanation.recompute == 1.0
 
 
+@pytest.mark.parametrize("piece", ["sum", "dataset"])
+def test_a_corner_of_what_several_fields_make_is_counted_as_it_runs(counting, positive, piece):
+    """dask, asked what is needed, may keep all of a layer, for it compares counts of keys."""
+    field = positive((48, 16), chunks={"y": 8, "x": 8})
+    models = [counting() for _ in range(3)]
+    patches = field.geocat.patch(8, overlap=2)
+    fields = [patches.geocat.map(model).geocat.stitch() * 2 for model in models]
+    for row in range(0, 48, 4):
+        some = {"y": slice(row, row + 4)}
+        together = (
+            sum(fields) if piece == "sum" else xr.Dataset(dict(zip("abc", fields, strict=True)))
+        )
+        corner = together.isel(some)
+        for model in models:
+            model.batches.clear()
+        told = corner.geocat.explain()
+        corner.compute(scheduler="sync")
+        batches = [n for model in models for n, *_ in model.batches]
+        assert (told.patches, told.batches) == (sum(batches), len(batches))
+
+
 def test_what_is_in_memory_beside_what_is_lazy_takes_nothing(source, counting, measured):
     model = counting()
     lazy = answers(source(), model).geocat.stitch()

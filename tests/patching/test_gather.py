@@ -76,7 +76,9 @@ def test_any_chunks_batches_and_blocks_give_the_bits_of_one_fold(data):
         starts = starts[order]
     rest = (2,) * data.draw(st.integers(0, 1))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    patches = rng.integers(0, 99, (len(starts), *rest, *size)).astype("float32")
+    # Numbers of all magnitudes, whose sums are rounded at every step: so any other order shows.
+    patches = rng.standard_normal((len(starts), *rest, *size)).astype("float32")
+    patches *= 10 ** rng.uniform(-4, 4, patches.shape).astype("float32")
     patches[rng.random(patches.shape) < data.draw(st.sampled_from([0, 0, 0.1]))] = np.nan
     crop = tuple(data.draw(st.integers(0, (n - 1) // 2)) for n in size)
     reduce = data.draw(st.sampled_from(["mean", "max", "vote", "first", "median", "variance"]))
@@ -103,6 +105,25 @@ def test_any_chunks_batches_and_blocks_give_the_bits_of_one_fold(data):
     target = np.empty_like(want)
     gathered(chunks, meetings, tiling, blend, rest, target)
     np.testing.assert_array_equal(target, want)
+
+
+@pytest.mark.parametrize(("reduce", "which"), [("first", 0), ("last", -1)])
+def test_of_patches_at_one_place_the_number_decides_across_chunks(reduce, which):
+    tiling = planned((4, 4), (4, 4), (4, 4))
+    starts = np.zeros((6, 2), np.int64)
+    patches = np.arange(6, dtype="float32")[:, None, None] * np.ones((4, 4), "float32")
+    blend = blend_of(reduce, regular=False)
+    for cuts in ([3], [1], [5], [1, 2, 5]):
+        chunk_edges = np.array([0, *cuts, 6])
+        meetings = meet(starts, tiling, (0, 0), chunk_edges, [np.array([0, 4])] * 2)
+        chunks = {
+            number: (patches[a:b], starts[a:b], a)
+            for number, (a, b) in enumerate(pairwise(chunk_edges.tolist()))
+        }
+        # Later ones come first, as tasks may.
+        chunks = dict(reversed(chunks.items()))
+        got = gathered(chunks, meetings, tiling, blend, ())
+        np.testing.assert_array_equal(got, patches[which])
 
 
 def test_a_block_that_came_from_another_process_is_finished_in_a_copy(noise):
@@ -276,3 +297,25 @@ def test_a_step_that_follows_may_select_of_the_field_as_often_as_it_likes(field,
     steps = [GridSampler(16, overlap=6), ApplyToChips(model), Stitch()]
     lazy = Sequential([*steps, halves])(field.chunk(50))
     assert any("apply" in name for name in lazy.data.dask.layers)
+
+
+# Memory beside what answers have must not become pixels.
+WRONG = {
+    "fewer patches": lambda a: a[:1],
+    "more patches": lambda a: np.repeat(a, 2, axis=0),
+    "fewer bands": lambda a: a[:, :1],
+    "more bands": lambda a: np.repeat(a, 2, axis=1),
+    "no bands": lambda a: a[:, 0],
+    "smaller patches": lambda a: a[..., :-1],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_answers_that_are_not_as_they_should_be_become_no_field(field, wrong, reduce):
+    cube = field.expand_dims(band=["a", "b", "c"]).chunk(y=50, x=50)
+    answers = cube.geocat.patch(16, overlap=6).geocat.map(identity)
+    data = answers.data.map_blocks(wrong, dtype="float32", chunks=answers.data.chunks)
+    back = answers.copy(data=data).geocat.stitch(reduce=reduce)
+    with pytest.raises((ValueError, IndexError)):
+        back.compute(scheduler="sync")

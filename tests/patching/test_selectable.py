@@ -105,3 +105,65 @@ def test_a_copy_selects_as_before(field_of, tmp_path):
 def test_packing_computes_nothing(field_of):
     lazy = field_of(CELLS, chunks=BLOCK).geocat.patch(SIZE).geocat.map(np.negative)
     assert dask.is_dask_collection(pickle.loads(pickle.dumps(lazy)))
+
+
+# --- setting cells --------------------------------------------------------------------------------
+
+
+def test_cells_that_were_set_are_set_in_every_selection(array):
+    before = array.compute()
+    first = dict.fromkeys(array.dims, 0)
+    array[first] = -5
+    assert array.compute()[first] == -5
+    assert array.isel(first).compute() == -5
+    last = dict.fromkeys(array.dims, -1)
+    assert array.isel(last).compute() == before[last]
+    some = {dim: slice(0, 3) for dim in array.dims}
+    changed = before.copy()
+    changed[first] = -5
+    xr.testing.assert_identical(array.isel(some).compute(), changed.isel(some))
+
+
+def test_what_was_made_before_cells_were_set_stays_as_it_was(array):
+    before = array.compute()
+    turned, some = array.transpose(*array.dims[::-1]), {dim: slice(0, 5) for dim in array.dims}
+    selected = array.isel(some)
+    array[dict.fromkeys(array.dims, 0)] = -5
+    fewer = {dim: slice(0, 2) for dim in array.dims}
+    xr.testing.assert_identical(selected.isel(fewer).compute(), before.isel(fewer))
+    xr.testing.assert_identical(
+        turned.isel(fewer).compute(), before.transpose(*array.dims[::-1]).isel(fewer)
+    )
+
+
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("when", ["patches", "answers"])
+def test_a_model_gets_and_a_field_is_made_of_the_cells_that_were_set(field_of, when, inline):
+    patches = field_of(CELLS, chunks=BLOCK).geocat.patch(SIZE)
+    if when == "patches":
+        patches[0] = -5
+    answers = patches.geocat.map(np.negative)
+    if when == "answers":
+        answers[0] = 5
+    want = -CELLS
+    want[:SIZE, :SIZE] = 5
+    stitched = answers.geocat.stitch(inline=inline)
+    np.testing.assert_array_equal(stitched, want)
+    np.testing.assert_array_equal(stitched[:4, :4], want[:4, :4])
+
+
+@pytest.mark.parametrize("later", ["source", "patches", "answers"])
+def test_cells_that_are_set_later_do_not_change_what_was_made_before(field_of, later):
+    made = {"source": field_of(CELLS, chunks=BLOCK)}
+    made["patches"] = made["source"].geocat.patch(SIZE)
+    made["answers"] = made["patches"].geocat.map(np.negative)
+    stitched = made["answers"].geocat.stitch()
+    made[later][{made[later].dims[0]: 0}] = -5
+    # Some were made already, some are made of what was kept.
+    np.testing.assert_array_equal(stitched, -CELLS)
+    np.testing.assert_array_equal(stitched[:4, :4], -CELLS[:4, :4])
+    if later == "source":
+        mapped = made["patches"].geocat.map(np.negative)
+        np.testing.assert_array_equal(mapped.geocat.stitch(), -CELLS)
+        first = made["patches"].isel(patch=0)
+        np.testing.assert_array_equal(first, CELLS[:SIZE, :SIZE])

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import dask.array as da
+import dask.multiprocessing
 import numpy as np
 import pytest
 import xarray as xr
 from dask.callbacks import Callback
 
+from xgeocat import ApplyToChips, GridSampler, Sequential, Stitch
 from xgeocat.patching import writing
 
 SHAPE, SIZE, OVERLAP = (24, 30), 6, 2
@@ -208,6 +211,51 @@ def test_the_scheduler_that_was_set_is_used_and_threads_by_default(predicted):
         pytest.raises(AssertionError, match="computed elsewhere"),
     ):
         writing.into_memory(answers.geocat.stitch())
+
+
+# Tasks of other processes would fill copies of the arrays, and these would keep what happened to be
+# in memory.
+ELSEWHERE = {
+    "processes": lambda: "processes",
+    "processes, by another name": lambda: "multiprocessing",
+    "a distributed client": lambda: "dask.distributed",
+    "a distributed client, by another name": lambda: "distributed",
+    "a function of other processes": lambda: dask.multiprocessing.get,
+    "a pool of other processes": lambda: ProcessPoolExecutor(1),
+}
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE.values(), ids=ELSEWHERE.keys())
+def test_memory_of_this_process_is_filled_in_this_process(numbered, monkeypatch, elsewhere):
+    def refuse(*args, **kwargs):
+        raise AssertionError("asked other processes")
+
+    for name in ("processes", "multiprocessing"):
+        monkeypatch.setitem(dask.base.named_schedulers, name, refuse)
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", refuse)
+    stitched = numbered(SHAPE, 8).geocat.patch(SIZE).geocat.map(np.negative).geocat.stitch()
+    layers = {"a": stitched, "b": stitched + 1}
+    with dask.config.set(scheduler=elsewhere()):
+        got = writing.into_memory(stitched)
+        both = writing.into_memory(xr.Dataset(layers))
+    want = -np.arange(float(np.prod(SHAPE))).reshape(SHAPE)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(both["b"], want + 1)
+
+
+@pytest.mark.slow
+def test_memory_of_this_process_is_filled_even_where_a_client_is_active(numbered):
+    from distributed import Client, LocalCluster
+
+    pipe = Sequential([GridSampler(SIZE), ApplyToChips(np.negative), Stitch("hann")])
+    field = numbered(SHAPE)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None)
+        as cluster,
+        Client(cluster),
+    ):  # fmt: skip
+        for i in range(3):
+            np.testing.assert_allclose(pipe(field + i), -field - i, rtol=1e-14)
 
 
 # --- roots of one's own ---------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dask._task_spec import GraphNode
 from dask.base import is_dask_collection
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
 from dask.system import CPU_COUNT
 from dask.typing import DaskCollection, Key
 
@@ -98,8 +99,10 @@ def explain(obj: xr.DataArray | xr.Dataset) -> Explanation:
         return Explanation(0, 0, float("nan"), 0, 0, 0, 0)
     lazy = cast("DaskCollection", obj)
     graph = cast("HighLevelGraph", lazy.__dask_graph__())
-    # What is not needed for what is asked (the rest of a field, of a corner) is left out.
-    needed = graph.cull(set(flatten(lazy.__dask_keys__()))).to_dict()
+    # What is not needed for what is asked (the rest of a field, of a corner) is left out: first
+    # layer by layer, which is quick but may keep all of one, then task by task.
+    keys = list(flatten(lazy.__dask_keys__()))
+    needed, _ = cull(graph.cull(set(keys)).to_dict(), keys)
     tally = _tally(graph, needed)
     different = tally.different()
     variables = obj.data_vars.values() if isinstance(obj, xr.Dataset) else [obj]
