@@ -19,6 +19,7 @@ from xgeocat.patching.patch import patch
 from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.stitch import stitch
 from xgeocat.pipeline import ApplyToChips, GridSampler, PatchSampler, Sequential, Stitch
+from xgeocat.runs import sinks
 from xgeocat.runs.run import failures, run
 
 __version__ = version("xgeocat")
@@ -46,6 +47,7 @@ __all__ = [
     "run",
     "samplers",
     "search",
+    "sinks",
     "stitch",
     "to_geoparquet",
     "to_items",

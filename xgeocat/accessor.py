@@ -218,7 +218,7 @@ class DatasetGeocat(_PatchingDoor):
         """Turn the catalog into STAC items; see :func:`xgeocat.to_items`."""
         return stac.to_items(self._obj)
 
-    def to_geoparquet(self, path: str | os.PathLike[str]) -> Path:
+    def to_geoparquet(self, path: str | os.PathLike[str]) -> Path | str:
         """Write the catalog as GeoParquet; see :func:`xgeocat.to_geoparquet`."""
         return parquet.to_geoparquet(self._obj, path)
 

@@ -20,6 +20,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from zarr.storage import LocalStore
 
 from tests.patching import oracle
 from xgeocat.runs.store import write_zarr
@@ -824,7 +825,7 @@ def test_what_is_written_lies_where_it_lay(tmp_path, field_on, grid, model, chun
     field, _ = field_on(grid, chunks=chunks)
     stitched = field.geocat.patch(12).geocat.map(model).geocat.stitch()
     want = stitched.odc.geobox
-    assert write_zarr(stitched.to_dataset(name="made"), tmp_path / "made.zarr") == want
+    assert write_zarr(stitched.to_dataset(name="made"), LocalStore(tmp_path / "made.zarr")) == want
     with xr.open_zarr(tmp_path / "made.zarr", consolidated=False, decode_coords="all") as opened:
         again = opened["made"]
         np.testing.assert_array_equal(again.values, stitched.values)

@@ -138,7 +138,7 @@ def test_another_sink_is_another_run(make_domain, make_pipe, tmp_path):
 
     domain = make_domain(1)
     run(make_pipe(), domain, tmp_path / "out")
-    with pytest.raises(RunMismatchError, match="sink: was 'zarr', is 'cog'"):
+    with pytest.raises(RunMismatchError, match="sink.kind: was 'zarr', is 'cog'"):
         run(make_pipe(), domain, tmp_path / "out", sink="cog")
     with pytest.raises(ValueError, match=r"sink='tiff'.*cog.*zarr"):
         run(make_pipe(), domain, tmp_path / "new", sink="tiff")

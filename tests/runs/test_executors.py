@@ -21,7 +21,8 @@ from xgeocat.runs import executors
 from xgeocat.runs.executors import active_client, one_thread, outcomes, threads_here
 from xgeocat.runs.ledger import Ledger, RunMismatchError
 from xgeocat.runs.sinks import find_sink
-from xgeocat.runs.unit import Job
+from xgeocat.runs.unit import Job, Unit
+from xgeocat.storage.folder import folder_at
 
 JOB = Path(__file__).with_name("job.py")
 
@@ -31,9 +32,9 @@ def make_job(tmp_path):
     """Factory of jobs and their slices."""
 
     def make(pipe, domain, name="out"):
-        ledger = Ledger(tmp_path / name)
+        ledger = Ledger(folder_at(tmp_path / name))
         ledger.open({})
-        return Job(pipe, domain, None, ledger, find_sink("zarr"), 0), list(domain.slices())
+        return Job(pipe, domain, ledger, find_sink("zarr"), 0), [Unit(s) for s in domain.slices()]
 
     return make
 
@@ -102,7 +103,7 @@ def test_whoever_stops_early_begins_nothing_new(make_domain, make_pipe, make_job
         coming = outcomes(job, slices)
         next(coming)
         coming.close()
-    assert len(list((job.ledger.root / "items").iterdir())) <= 6
+    assert len(list((job.ledger.folder.root / "items").iterdir())) <= 6
     done = len(seen)
     time.sleep(0.1)
     assert len(seen) == done
@@ -149,7 +150,7 @@ def test_two_attempts_at_one_unit_end_in_one_output(make_domain, make_pipe, make
         [t.join() for t in threads]
     other, slices = make_job(make_pipe(), domain, "other")
     other.do(slices[0])
-    assert tree(job.ledger.root) == tree(other.ledger.root)
+    assert tree(job.ledger.folder.root) == tree(other.ledger.folder.root)
 
 
 # --- two runs, a plan -----------------------------------------------------------------------------
@@ -159,8 +160,9 @@ def test_two_attempts_at_one_unit_end_in_one_output(make_domain, make_pipe, make
 def other_run(tmp_path, job_environment):
     """Hold the lock of a folder in another process, until it is killed."""
     script = (
-        "import sys, time; from pathlib import Path; from xgeocat.runs.ledger import Ledger\n"
-        "with Ledger(Path(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from xgeocat.runs.ledger import Ledger\n"
+        "from xgeocat.storage.folder import folder_at\n"
+        "with Ledger(folder_at(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
     )
     started = []
 

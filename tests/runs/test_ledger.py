@@ -1,14 +1,13 @@
 """The ledger: what is finished, what failed, under which fingerprint."""
 
-import json
-import os
 import string
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xgeocat.runs.ledger import Ledger, RunMismatchError, differences, safe_name, write_json
+from xgeocat.runs.ledger import Ledger, RunMismatchError, differences, encoded, safe_name
+from xgeocat.storage.folder import folder_at
 
 PLAIN = set(string.ascii_letters + string.digits + "._-+")
 
@@ -21,13 +20,13 @@ NASTY = [
 
 @pytest.mark.parametrize("name", NASTY)
 def test_any_id_becomes_a_file_name_inside_the_folder(tmp_path, name):
-    ledger = Ledger(tmp_path / "out")
+    ledger = Ledger(folder_at(tmp_path / "out"))
     ledger.open({})
-    path = ledger.data_path(name, ".zarr")
+    path = ledger.data.root / safe_name(name)
     assert path.parent == tmp_path / "out" / "data"
     assert path.resolve().parent == (tmp_path / "out" / "data").resolve()
     assert not path.name.startswith(".")
-    path.mkdir()
+    path.mkdir(parents=True)
     ledger.fail(name, {"id": name})
     assert ledger.failures() == [{"id": name}]
     ledger.finish(name, {"id": name})
@@ -74,20 +73,20 @@ def test_ordinary_ids_stay_readable(name):
 
 def test_a_new_folder_becomes_a_run_and_can_be_opened_again(tmp_path):
     root = tmp_path / "deep" / "out"
-    Ledger(root).open({"pipeline": {"a": 1}})
-    assert Ledger(root).is_run()
-    Ledger(root).open({"pipeline": {"a": 1}})
+    Ledger(folder_at(root)).open({"pipeline": {"a": 1}})
+    assert Ledger(folder_at(root)).is_run()
+    Ledger(folder_at(root)).open({"pipeline": {"a": 1}})
 
 
 def test_an_empty_folder_becomes_a_run(tmp_path):
-    Ledger(tmp_path).open({})
-    assert Ledger(tmp_path).is_run()
+    Ledger(folder_at(tmp_path)).open({})
+    assert Ledger(folder_at(tmp_path)).is_run()
 
 
 def test_a_folder_with_something_else_is_refused_and_not_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(RunMismatchError, match=r"thesis\.txt"):
-        Ledger(tmp_path).open({})
+        Ledger(folder_at(tmp_path)).open({})
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 
@@ -95,24 +94,24 @@ def test_a_folder_with_something_else_is_refused_and_not_touched(tmp_path):
 def test_a_file_in_place_of_the_folder_is_refused_and_not_touched(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises((RunMismatchError, NotADirectoryError, FileExistsError)):
-        Ledger(tmp_path / "out").open({})
+        Ledger(folder_at(tmp_path / "out")).open({})
     assert (tmp_path / "out").read_text() == "a file"
 
 
 def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
     """The first thing a run writes is its fingerprint, beside its place: that may be all."""
     (tmp_path / ".run.json.4711.tmp").write_text('{"pipe')
-    Ledger(tmp_path).open({"a": 1})
-    assert Ledger(tmp_path).is_run()
+    Ledger(folder_at(tmp_path)).open({"a": 1})
+    assert Ledger(folder_at(tmp_path)).is_run()
 
 
 def test_another_fingerprint_is_refused_and_says_what_changed(tmp_path):
-    Ledger(tmp_path).open(
+    Ledger(folder_at(tmp_path)).open(
         {"pipeline": {"steps": [{"model": "v1"}, {"window": "hann"}]}, "bands": None}
     )
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(RunMismatchError) as error:
-        Ledger(tmp_path).open(
+        Ledger(folder_at(tmp_path)).open(
             {"pipeline": {"steps": [{"model": "v2"}, {"window": "hann"}]}, "bands": ["red"]}
         )
     text = str(error.value)
@@ -123,7 +122,7 @@ def test_another_fingerprint_is_refused_and_says_what_changed(tmp_path):
 
 
 def test_finishing_forgets_the_failure(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(folder_at(tmp_path))
     ledger.open({})
     ledger.fail("a", {"id": "a"})
     assert ledger.unfinished(["a"]) == ["a"]
@@ -134,42 +133,30 @@ def test_finishing_forgets_the_failure(tmp_path):
 
 
 def test_a_finished_unit_is_no_failure_even_if_killed_before_the_failure_was_forgotten(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(folder_at(tmp_path))
     ledger.open({})
     ledger.fail("a", {"id": "a"})
     # What `finish` does first; then the process dies.
-    write_json(tmp_path / "items" / "a.json", {"id": "a"})
-    again = Ledger(tmp_path)
+    folder_at(tmp_path).write("items/a.json", encoded({"id": "a"}))
+    again = Ledger(folder_at(tmp_path))
     again.open({})
     assert again.unfinished(["a"]) == []
     assert again.failures() == []
 
 
 def test_items_come_in_the_order_asked_for_and_only_those(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(folder_at(tmp_path))
     ledger.open({})
     for name in "abc":
         ledger.finish(name, {"id": name})
     assert [item["id"] for item in ledger.items(["c", "gone", "a"])] == ["c", "a"]
 
 
-def test_a_record_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_json(path, {"old": True})
-
-    def dies(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", dies)
-    with pytest.raises(KeyboardInterrupt):
-        write_json(path, {"new": "x" * 10_000})
-    assert json.loads(path.read_text()) == {"old": True}
-
-
 def test_leftovers_of_a_killed_writer_are_no_records(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(folder_at(tmp_path))
     ledger.open({})
     for folder in ("items", "failures"):
+        (tmp_path / folder).mkdir()
         (tmp_path / folder / ".a.json.4711.tmp").write_text('{"half')
     assert ledger.failures() == []
     assert ledger.unfinished(["a"]) == ["a"]

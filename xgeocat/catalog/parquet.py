@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
@@ -22,6 +24,7 @@ from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import to_utc
 from xgeocat.catalog.sources import Json, absolute
 from xgeocat.catalog.stac import from_items, to_dicts
+from xgeocat.storage.folder import is_remote, parent_and_name
 
 #: File metadata: what the STAC layout has no place for.
 METADATA_KEY = b"geocat"
@@ -37,31 +40,30 @@ STAC_MEMBERS = ("type", "stac_version", "stac_extensions", "id", "collection", "
 CATALOG_FILE = "catalog.parquet"
 
 
-def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path | str:
     """Write a catalog as GeoParquet in the stac-geoparquet layout.
 
-    The file appears whole or not at all: it is written beside its place and moved there.
+    The file appears whole or not at all.
 
     Parameters
     ----------
     ds : Dataset
         A catalog, empty or not.
-    path : str or path
-        Where to; an older file there is replaced.
+    path : path or URL
+        Where to, on a disk or in an object store (``s3://``); an older file there is replaced.
 
     Returns
     -------
-    Path
-        The path written.
+    Path or str
+        The path, or URL, written.
 
     Raises
     ------
+    FileNotFoundError
+        When the folder of the file does not exist.
     ValueError
         When a property has values of kinds that one column cannot hold.
     """
-    # Imported late: it costs more than the rest of the catalog together.
-    import stac_geoparquet.arrow as sga
-
     schema.require_catalog(ds, "to_geoparquet")
     lost = [
         str(name)
@@ -74,33 +76,43 @@ def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             f"A GeoParquet catalog has no place for {lost}: it keeps variables over "
             f"({schema.SCENE!r},) of numbers, booleans and text. Turn them into such, or drop them."
         )
-    items = to_dicts(ds)
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    folder, name = parent_and_name(path)
+    if not is_remote(os.fspath(path)) and not Path(folder.url).is_dir():
+        raise FileNotFoundError(f"There is no folder {folder.url} to write {name} into; make it.")
     about = json.dumps({"crs": footprint_index(ds).crs.to_json_dict()}).encode()
     try:
-        # A table of no items still has the columns that readers look for.
-        exact = pa.array([json.dumps(item, separators=(",", ":")) for item in items], pa.string())
-        for simpler in (False, True):
-            try:
-                table = _table(items or [_EXAMPLE], simpler).slice(0, len(items))
-                sga.to_parquet(table.append_column(ITEM_COLUMN, exact), beside)
-                break
-            except (pa.ArrowException, OverflowError):
-                if simpler:
-                    raise
-        written = pq.read_table(beside)
-        metadata = {**written.schema.metadata, METADATA_KEY: about}
-        pq.write_table(written.replace_schema_metadata(metadata), beside, compression="zstd")
-        beside.replace(target)
+        table = _with_exact_items(to_dicts(ds))
     except (pa.ArrowException, OverflowError) as error:
         raise ValueError(
             f"The catalog cannot be written as one table: {error}. Items of different collections "
             "may give one property different kinds; write a file for each collection."
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
-    return target
+    written = io.BytesIO()
+    metadata = {**table.schema.metadata, METADATA_KEY: about}
+    pq.write_table(table.replace_schema_metadata(metadata), written, compression="zstd")
+    folder.write(name, written.getvalue())
+    return os.fspath(path) if is_remote(os.fspath(path)) else Path(path)
+
+
+def _with_exact_items(items: list[Json]) -> pa.Table:
+    """The table of some items, with its GeoParquet metadata, and with the items as they are."""
+    # Imported late: it costs more than the rest of the catalog together.
+    import stac_geoparquet.arrow as sga
+
+    # A table of no items still has the columns that readers look for.
+    exact = pa.array([json.dumps(item, separators=(",", ":")) for item in items], pa.string())
+    with tempfile.TemporaryDirectory(prefix="xgeocat-") as temporary:
+        file = Path(temporary) / CATALOG_FILE
+        for simpler in (False, True):
+            try:
+                table = _table(items or [_EXAMPLE], simpler).slice(0, len(items))
+                sga.to_parquet(table.append_column(ITEM_COLUMN, exact), file)
+            except (pa.ArrowException, OverflowError):
+                if simpler:
+                    raise
+            else:
+                return pq.read_table(file)
+    raise AssertionError("unreachable: the second way returns or raises")
 
 
 def _table(items: list[Json], simpler: bool) -> pa.Table:
@@ -160,8 +172,8 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
 
     Parameters
     ----------
-    path : str or path
-        A stac-geoparquet file, or the output folder of a run.
+    path : path or URL
+        A stac-geoparquet file, or the output folder of a run, on a disk or in an object store.
 
     Returns
     -------
@@ -177,16 +189,17 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     import stac_geoparquet.arrow as sga
 
-    file = Path(path)
-    if file.is_dir():
-        file = file / CATALOG_FILE
-    if not file.exists():
+    folder, name = parent_and_name(path)
+    if folder.inside(name).has(CATALOG_FILE):
+        folder, name = folder.inside(name), CATALOG_FILE
+    file = os.fspath(path)
+    try:
+        table = pq.read_table(pa.BufferReader(folder.read(name)))
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(
             f"There is no catalog at {file}. Give a GeoParquet file, or the output folder of a "
             f"run that has finished (it holds {CATALOG_FILE})."
-        )
-    try:
-        table = pq.read_table(file)
+        ) from error
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{file} is no readable Parquet file: {error}.") from error
     missing = {"id", "geometry"} - set(table.column_names)
@@ -205,7 +218,8 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
         except (pa.ArrowException, KeyError) as error:
             raise ValueError(f"{file} holds no STAC items that can be read: {error}.") from error
     # Outputs of a run are named relative to its folder, so that it can be moved.
-    return from_items((absolute(item, str(file.resolve())) for item in items), crs=crs)
+    base = f"{folder.absolute}/{name}"
+    return from_items((absolute(item, base) for item in items), crs=crs)
 
 
 def _without_nulls(item: Json) -> Json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Hashable, Sequence
-from pathlib import PurePosixPath
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ from xgeocat.catalog.remote import reading
 from xgeocat.domain.bands import Band, describe_bands
 from xgeocat.domain.geoslice import crs_code
 from xgeocat.patching import writing
+from xgeocat.storage.folder import parent_and_name
 
 TIME = "time"
 #: One instant in an array of no dimensions, as xarray has it.
@@ -124,11 +124,15 @@ def _item(scene: xr.Dataset, bands: Sequence[Band], time: Time) -> pystac.Item:
 
 def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.DataArray:
     """Open an array of a Zarr group, and bring it to the grid where it is on another."""
-    path = PurePosixPath(band.href)
-    group = band.href[: -len(path.name) - 1]
+    group, _, name = band.href.rpartition("/")
+    folder, place = parent_and_name(group)
     stored = xr.open_zarr(
-        group, consolidated=False, mask_and_scale=False, decode_coords="all", chunks={}
-    )[path.name]
+        folder.group(place),
+        consolidated=False,
+        mask_and_scale=False,
+        decode_coords="all",
+        chunks={},
+    )[name]
     fill = stored.attrs.pop("_FillValue", None)
     if fill is not None:
         stored.attrs.setdefault("nodata", fill)

@@ -48,7 +48,7 @@ def write_cogs(field: xr.Dataset, path: Path) -> GeoBox:
     field : Dataset
         On a regular grid with a CRS; dask-backed fields are streamed.
     path : Path
-        New folder.
+        Folder; made where there is none.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def write_cogs(field: xr.Dataset, path: Path) -> GeoBox:
     geobox = require_grid(field)
     for name, var in field.data_vars.items():
         _require_dtype(str(name), var.dtype)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         for name, var in field.data_vars.items():
             plain = path / f".{name}.plain.tif"

@@ -20,10 +20,9 @@ import dask
 from dask.system import CPU_COUNT
 from dask.typing import Key
 
-from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.patching.tiling import TARGET_BLOCK
 from xgeocat.runs.errors import UnitError
-from xgeocat.runs.unit import Job, Outcome
+from xgeocat.runs.unit import Job, Outcome, Unit
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -38,13 +37,13 @@ _inside: list[None] = []
 _setting = ExitStack()
 
 
-def outcomes(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
+def outcomes(job: Job, units: Iterable[Unit]) -> Iterator[Outcome]:
     """Do units, here or on the cluster that is active; each outcome as soon as it is known.
 
     Left early (an error, an interrupt), no new unit is begun.
     """
     client = active_client()
-    return on_threads(job, pieces) if client is None else on_cluster(client, job, pieces)
+    return on_threads(job, units) if client is None else on_cluster(client, job, units)
 
 
 def active_client() -> Client | None:
@@ -86,22 +85,22 @@ def one_thread() -> Iterator[None]:
                 _setting.close()
 
 
-def on_threads(job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
+def on_threads(job: Job, units: Iterable[Unit]) -> Iterator[Outcome]:
     """Do units in this process."""
     threads = threads_here()
-    for small, group in groupby(pieces, key=_is_small):
+    for small, group in groupby(units, key=_is_small):
         if small and threads > 1:
             yield from _side_by_side(job, group, threads)
         else:
             yield from map(job.do, group)
 
 
-def _is_small(piece: GeoSlice) -> bool:
+def _is_small(unit: Unit) -> bool:
     """Tell whether there is no more than one block, so that threads have nothing to share."""
-    return max(piece.shape) <= TARGET_BLOCK
+    return max(unit.shape) <= TARGET_BLOCK
 
 
-def _side_by_side(job: Job, pieces: Iterator[GeoSlice], threads: int) -> Iterator[Outcome]:
+def _side_by_side(job: Job, units: Iterator[Unit], threads: int) -> Iterator[Outcome]:
     with (
         one_thread(),
         ThreadPoolExecutor(threads, thread_name_prefix="xgeocat-unit") as pool,
@@ -110,7 +109,7 @@ def _side_by_side(job: Job, pieces: Iterator[GeoSlice], threads: int) -> Iterato
         try:
             while True:
                 free = 2 * threads - len(at_work)
-                at_work |= {pool.submit(job.do, piece) for piece in islice(pieces, free)}
+                at_work |= {pool.submit(job.do, unit) for unit in islice(units, free)}
                 if not at_work:
                     return
                 done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
@@ -121,7 +120,7 @@ def _side_by_side(job: Job, pieces: Iterator[GeoSlice], threads: int) -> Iterato
                 future.cancel()
 
 
-def on_cluster(client: Client, job: Job, pieces: Iterable[GeoSlice]) -> Iterator[Outcome]:
+def on_cluster(client: Client, job: Job, units: Iterable[Unit]) -> Iterator[Outcome]:
     """Do units on the workers of a cluster: one for each thread, and none that wait.
 
     A unit that kills its worker takes those along that wait there, and they are blamed for it too.
@@ -131,14 +130,14 @@ def on_cluster(client: Client, job: Job, pieces: Iterable[GeoSlice]) -> Iterator
     run = f"xgeocat-run-{uuid4().hex[:8]}"
     # A task of its own: so it is made again where the worker that had it is lost.
     shared = client.submit(_given, job, key=f"{run}-job", pure=False)
-    todo = enumerate(pieces)
-    at_work: dict[Key, tuple[Remote[Outcome], GeoSlice]] = {}
+    todo = enumerate(units)
+    at_work: dict[Key, tuple[Remote[Outcome], Unit]] = {}
 
     def send(n: int) -> list[Remote[Outcome]]:
         sent = []
-        for number, piece in islice(todo, n):
-            future = client.submit(_do, shared, piece, key=f"{run}-{number}", pure=False)
-            at_work[future.key] = future, piece
+        for number, unit in islice(todo, n):
+            future = client.submit(_do, shared, unit, key=f"{run}-{number}", pure=False)
+            at_work[future.key] = future, unit
             sent.append(future)
         return sent
 
@@ -146,8 +145,8 @@ def on_cluster(client: Client, job: Job, pieces: Iterable[GeoSlice]) -> Iterator
     coming = as_completed(send(threads))
     try:
         for future in coming:
-            _, piece = at_work.pop(future.key)
-            yield _outcome(job, future, piece)
+            _, unit = at_work.pop(future.key)
+            yield _outcome(job, future, unit)
             coming.update(send(1))
     finally:
         client.cancel([future for future, _ in at_work.values()])
@@ -157,13 +156,13 @@ def _given(job: Job) -> Job:
     return job
 
 
-def _do(job: Job, piece: GeoSlice) -> Outcome:
+def _do(job: Job, unit: Unit) -> Outcome:
     """Do a unit on one thread of a worker: its blocks are no tasks of the cluster."""
     with one_thread():
-        return job.do(piece)
+        return job.do(unit)
 
 
-def _outcome(job: Job, future: Remote[Outcome], piece: GeoSlice) -> Outcome:
+def _outcome(job: Job, future: Remote[Outcome], unit: Unit) -> Outcome:
     """What came of a unit; one that killed every worker it was given to has failed."""
     from distributed.scheduler import KilledWorker
 
@@ -171,5 +170,5 @@ def _outcome(job: Job, future: Remote[Outcome], piece: GeoSlice) -> Outcome:
         return future.result()
     except KilledWorker as killed:
         tries = int(dask.config.get("distributed.scheduler.allowed-failures")) + 1
-        error = UnitError.of(piece.name, "worker", tries, killed)
-        return job.failed(piece, error)
+        error = UnitError.of(unit.name, "worker", tries, killed)
+        return job.failed(unit, error)

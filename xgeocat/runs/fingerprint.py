@@ -17,7 +17,6 @@ def fingerprint(
     pipe: Callable[[Field], Field],
     domain: Domain,
     slices: Sequence[GeoSlice],
-    bands: Sequence[str] | None,
 ) -> Json:
     """Say, in JSON values, all that the outputs of a run depend on."""
     requests = [
@@ -32,7 +31,6 @@ def fingerprint(
     return {
         "pipeline": describe(pipe),
         "domain": {"kind": qualified_name(domain), **about},
-        "bands": None if bands is None else list(bands),
         "slices": {"count": len(slices), "sha256": digest(requests)},
     }
 

@@ -1,6 +1,8 @@
-"""The grid of an output: where it lies, and how much of it one task writes."""
+"""The grid of an output: where it lies, and how it is divided among those who write it."""
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -9,6 +11,8 @@ from xgeocat.domain.geoslice import regular_geobox
 
 #: Edge of what one task writes, in pixels: a whole number of chunks or tiles.
 WRITE = 2048
+#: Rows and columns of a part of a grid.
+Window: TypeAlias = tuple[slice, slice]
 
 
 def require_grid(field: xr.Dataset) -> GeoBox:
@@ -21,3 +25,9 @@ def require_grid(field: xr.Dataset) -> GeoBox:
             "step."
         )
     return geobox
+
+
+def windows(shape: tuple[int, int], edge: int) -> list[Window]:
+    """Divide a grid into squares, the last ones of which may be smaller; row by row."""
+    rows, columns = ([slice(i, min(i + edge, n)) for i in range(0, n, edge)] for n in shape)
+    return [(row, column) for row in rows for column in columns]

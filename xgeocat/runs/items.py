@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyproj
@@ -20,7 +19,7 @@ from xgeocat.runs.ledger import DATA
 from xgeocat.runs.sinks import Sink
 
 
-def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path, sink: Sink) -> Json:
+def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, unit: str, sink: Sink) -> Json:
     """Describe the output of one slice, with hrefs relative to the folder of the run."""
     grid = {
         "proj:code": crs_code(geobox),
@@ -41,7 +40,7 @@ def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, path: Path, 
         if nodata is not None:
             about["nodata"] = nodata if np.isfinite(nodata) else str(nodata)
         item["assets"][str(name)] = {
-            "href": f"{DATA}/{path.name}/{name}{sink.extension}",
+            "href": f"{DATA}/{sink.entry(unit, str(name))}",
             "type": sink.media_type,
             "roles": ["data"],
             **grid,

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from uuid import uuid4
 
 from xgeocat.catalog.sources import Json
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
+from xgeocat.storage.disk import FolderInUseError
+from xgeocat.storage.folder import Folder
 
 FINGERPRINT_FILE = "run.json"
-#: Held while a run is at work. It stays, for whoever removed it would let two runs in.
-LOCK_FILE = ".lock"
-ITEMS, FAILURES, DATA = "items", "failures", "data"
+ITEMS, FAILURES, PARTS, DATA = "items", "failures", "parts", "data"
 
 
 class RunMismatchError(ValueError):
@@ -40,11 +31,16 @@ class Ledger:
 
     Parameters
     ----------
-    root : Path
+    folder : Folder
         Output folder of the run.
     """
 
-    root: Path
+    folder: Folder
+
+    @property
+    def data(self) -> Folder:
+        """Where the outputs are."""
+        return self.folder.inside(DATA)
 
     def open(self, fingerprint: Mapping[str, object]) -> None:
         """Begin a run, or go on with one of the same fingerprint.
@@ -54,127 +50,122 @@ class Ledger:
         RunMismatchError
             When the folder holds another run, or something else.
         """
-        self._sweep()
         self.require(fingerprint)
         if not self.is_run():
-            self.root.mkdir(parents=True, exist_ok=True)
-            write_json(self.root / FINGERPRINT_FILE, json.loads(json.dumps(fingerprint)))
-        for folder in (ITEMS, FAILURES, DATA):
-            (self.root / folder).mkdir(exist_ok=True)
-        for failure in (self.root / FAILURES).glob("*.json"):
+            self.folder.write(FINGERPRINT_FILE, encoded(json.loads(json.dumps(fingerprint))))
+        self.folder.sweep(("", ITEMS, FAILURES, PARTS, DATA))
+        finished = set(self.folder.names(ITEMS))
+        for name in finished.intersection(self.folder.names(FAILURES)):
             # Finished since, by a run that was stopped before it could forget the failure.
-            if (self.root / ITEMS / failure.name).exists():
-                failure.unlink()
+            self.folder.remove(f"{FAILURES}/{name}")
+        done = {name.removesuffix(".json") for name in finished}
+        for unit in done.intersection(self.folder.names(PARTS)):
+            self.forget_parts(unit)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder; a run that dies lets go by itself.
-
-        On systems without ``flock`` (Windows) nobody is kept out.
 
         Raises
         ------
         RunMismatchError
             When another run is at work there.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / LOCK_FILE).open("a") as file:
-            try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunMismatchError(
-                    f"Another run is at work in {self.root}. Wait until it is done, or stop it; "
-                    "what it has finished by then is kept."
-                ) from error
-            yield
-
-    def _sweep(self) -> None:
-        """Remove what a run that was stopped had begun to write."""
-        begun = [*self.root.glob(f".{FINGERPRINT_FILE}.*.tmp")]
-        if self.is_run():
-            for folder in (self.root, self.root / ITEMS, self.root / FAILURES, self.root / DATA):
-                begun += folder.glob(".*.tmp")
-        for entry in set(begun):
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink()
+        try:
+            with self.folder.locked():
+                yield
+        except FolderInUseError as error:
+            raise RunMismatchError(
+                f"Another run is at work in {self.folder.url}. Wait until it is done, or stop it; "
+                "what it has finished by then is kept."
+            ) from error
 
     def require(self, fingerprint: Mapping[str, object]) -> None:
         """Refuse a folder that holds another run, or something else; see :meth:`open`."""
         wanted = json.loads(json.dumps(fingerprint))
-        file = self.root / FINGERPRINT_FILE
-        if not self._others():
+        others = self.folder.names()
+        if not others:
             return
-        if not self.is_run():
+        if FINGERPRINT_FILE not in others:
             raise RunMismatchError(
-                f"{self.root} holds something that is no run of xgeocat ({self._others()[:5]}), "
+                f"{self.folder.url} holds something that is no run of xgeocat ({others[:5]}), "
                 "and nothing in it will be touched. Choose an empty or new folder."
             )
         try:
-            kept = json.loads(file.read_text())
+            kept = json.loads(self.folder.read(FINGERPRINT_FILE))
         except ValueError as error:
             raise RunMismatchError(
-                f"{file} is not the record of a run ({error}), and nothing in the folder will be "
-                "touched. Choose an empty or new folder."
+                f"{FINGERPRINT_FILE} in {self.folder.url} is not the record of a run ({error}), "
+                "and nothing in the folder will be touched. Choose an empty or new folder."
             ) from error
         if kept != wanted:
             changed = "\n".join(
                 f"  {path}: was {was!r}, is {now!r}" for path, was, now in differences(kept, wanted)
             )
             raise RunMismatchError(
-                f"{self.root} holds the output of another run, and two are never mixed. What "
+                f"{self.folder.url} holds the output of another run, and two are never mixed. What "
                 f"changed:\n{changed}\nRun into another folder, or take back the change."
             )
 
-    def _others(self) -> list[str]:
-        """What is in the folder, beside the lock."""
-        entries = self.root.iterdir() if self.root.exists() else ()
-        return sorted(entry.name for entry in entries if entry.name != LOCK_FILE)
-
     def is_run(self) -> bool:
         """Tell whether there is a run at all."""
-        return (self.root / FINGERPRINT_FILE).exists()
-
-    def data_path(self, unit: str, suffix: str) -> Path:
-        """Where the output of a unit goes."""
-        return self.root / DATA / f"{safe_name(unit)}{suffix}"
+        return self.folder.has(FINGERPRINT_FILE)
 
     def unfinished(self, units: Iterable[str]) -> list[str]:
         """Those of some units that are not finished."""
-        done = {file.name for file in (self.root / ITEMS).glob("*.json")}
-        return [unit for unit in units if self._item(unit).name not in done]
+        done = set(self.folder.names(ITEMS))
+        return [unit for unit in units if f"{safe_name(unit)}.json" not in done]
 
     def finish(self, unit: str, item: Json) -> None:
         """Record a finished unit, and forget that it failed before."""
-        write_json(self._item(unit), item)
-        self._failure(unit).unlink(missing_ok=True)
+        self.folder.write(_item(unit), encoded(item))
+        self.folder.remove(_failure(unit))
 
     def has_failed(self, unit: str) -> bool:
         """Tell whether a unit failed before."""
-        return self._failure(unit).exists()
+        return self.folder.has(_failure(unit))
 
     def fail(self, unit: str, item: Json) -> None:
         """Record a failed unit."""
-        write_json(self._failure(unit), item)
+        self.folder.write(_failure(unit), encoded(item))
+
+    def finish_part(self, unit: str, part: str) -> None:
+        """Record a finished part of a unit."""
+        self.folder.write(f"{PARTS}/{safe_name(unit)}/{part}.json", b"{}")
+
+    def parts(self, unit: str) -> set[str]:
+        """Those parts of a unit that are finished."""
+        names = self.folder.names(f"{PARTS}/{safe_name(unit)}")
+        return {name.removesuffix(".json") for name in names}
+
+    def forget_parts(self, unit: str) -> None:
+        """Remove what is left of the parts of a unit that is finished as a whole."""
+        self.folder.remove_all(f"{PARTS}/{safe_name(unit)}")
+        self.data.remove_all(parts_name(safe_name(unit)))
 
     def items(self, units: Iterable[str]) -> list[Json]:
         """Items of the finished units among `units`, in their order."""
-        return [json.loads(f.read_text()) for u in units if (f := self._item(u)).exists()]
+        done = set(self.folder.names(ITEMS))
+        wanted = (_item(unit) for unit in units)
+        return [json.loads(self.folder.read(n)) for n in wanted if n.rpartition("/")[2] in done]
 
     def failures(self) -> list[Json]:
         """Return the records of all failed units."""
-        failed = sorted((self.root / FAILURES).glob("*.json"))
-        return [
-            json.loads(f.read_text()) for f in failed if not (self.root / ITEMS / f.name).exists()
-        ]
+        failed = sorted(set(self.folder.names(FAILURES)) - set(self.folder.names(ITEMS)))
+        return [json.loads(self.folder.read(f"{FAILURES}/{name}")) for name in failed]
 
-    def _item(self, unit: str) -> Path:
-        return self.root / ITEMS / f"{safe_name(unit)}.json"
 
-    def _failure(self, unit: str) -> Path:
-        return self.root / FAILURES / f"{safe_name(unit)}.json"
+def parts_name(unit: str) -> str:
+    """Where parts of an output are, until all of them are there."""
+    return f".{unit}.parts"
+
+
+def _item(unit: str) -> str:
+    return f"{ITEMS}/{safe_name(unit)}.json"
+
+
+def _failure(unit: str) -> str:
+    return f"{FAILURES}/{safe_name(unit)}.json"
 
 
 def safe_name(name: str) -> str:
@@ -190,14 +181,9 @@ def safe_name(name: str) -> str:
     return f"{safe or 'scene'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def write_json(path: Path, content: Json) -> None:
-    """Write a JSON file that appears whole or not at all, even if the machine stops."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+def encoded(content: Json) -> bytes:
+    """JSON as it is kept: the same bytes for the same content."""
+    return json.dumps(content, indent=1, sort_keys=True).encode()
 
 
 def differences(was: object, now: object, path: str = "") -> list[tuple[str, object, object]]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.patching.explain import Explanation, explain
+from xgeocat.pipeline import Field
 from xgeocat.runs.executors import active_client, threads_here
-from xgeocat.runs.unit import Job, pixels
+from xgeocat.runs.grid import Window
+from xgeocat.runs.unit import Job, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +59,27 @@ class RunPlan:
     __repr__ = __str__
 
 
-def plan_run(job: Job, slices: Sequence[GeoSlice], todo: Sequence[GeoSlice]) -> RunPlan:
+def plan_run(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> RunPlan:
     """Say what a run would do. The largest scene is opened for it, and no pixels are read."""
-    largest = max(todo, key=pixels, default=None)
+    largest = max(todo, key=lambda unit: unit.pixels, default=None)
     of_largest = None
     if largest is not None:
-        of_largest = explain(job.pipe(job.domain.load(largest, job.bands)))
+        of_largest = explain(_part(job.pipe(job.domain.load(largest.piece)), largest.window))
     client = active_client()
     threads = threads_here()
     return RunPlan(
-        out=str(job.ledger.root),
+        out=job.ledger.folder.url,
         units=len(slices),
-        finished=len(slices) - len(todo),
+        finished=len(slices) - len({unit.name for unit in todo}),
         failed=len(job.ledger.failures()),
-        pixels=sum(map(pixels, todo)),
+        pixels=sum(unit.pixels for unit in todo),
         where=f"on {threads} threads here" if client is None else f"on {client.dashboard_link}",
         largest=None if largest is None else largest.name,
         of_largest=of_largest,
     )
+
+
+def _part(field: Field, window: Window | None) -> Field:
+    if window is None:
+        return field
+    return field.isel(dict(zip(field.odc.spatial_dims, window, strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from time import perf_counter
@@ -33,7 +34,7 @@ def watched(
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
 
-        bar = tqdm(desc="run", unit="scene", total=total, initial=finished, disable=not show)
+        bar = tqdm(desc="run", unit="unit", total=total, initial=finished, disable=not show)
     failed, pixels, start = 0, 0, perf_counter()
     with bar:
         for outcome in outcomes:
@@ -46,3 +47,15 @@ def watched(
             bar.set_postfix({"failed": failed, "Mpx/s": f"{speed:.1f}"}, refresh=False)
             bar.update()
             yield outcome
+
+
+def peak_memory() -> str:
+    """Say how much memory this process has had at most, where the system tells."""
+    try:
+        import resource
+    except ImportError:
+        return "peak memory is not known on this system"
+    # https://man7.org/linux/man-pages/man2/getrusage.2.html: KiB, but bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"peak memory of this process {peak / 2**20:,.0f} MiB"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args, overload
 
 import numpy as np
@@ -21,11 +21,14 @@ from xgeocat.runs.executors import outcomes
 from xgeocat.runs.fingerprint import fingerprint
 from xgeocat.runs.ledger import Ledger
 from xgeocat.runs.plan import RunPlan, plan_run
-from xgeocat.runs.progress import watched
-from xgeocat.runs.sinks import find_sink
-from xgeocat.runs.unit import Job
+from xgeocat.runs.progress import peak_memory, watched
+from xgeocat.runs.sinks import Sink, find_sink
+from xgeocat.runs.unit import Job, Unit
+from xgeocat.storage.folder import folder_at
 
 OnError = Literal["record", "raise"]
+
+log = logging.getLogger(__name__)
 
 
 class RunFailuresWarning(UserWarning):
@@ -38,8 +41,8 @@ def run(
     domain: Domain,
     out: str | os.PathLike[str],
     *,
-    bands: Sequence[str] | None = ...,
-    sink: str = ...,
+    sink: str | Sink = ...,
+    part: int | None = ...,
     retries: int = ...,
     on_error: OnError = ...,
     progress: bool = ...,
@@ -53,8 +56,8 @@ def run(
     domain: Domain,
     out: str | os.PathLike[str],
     *,
-    bands: Sequence[str] | None = ...,
-    sink: str = ...,
+    sink: str | Sink = ...,
+    part: int | None = ...,
     retries: int = ...,
     on_error: OnError = ...,
     progress: bool = ...,
@@ -67,8 +70,8 @@ def run(
     domain: Domain,
     out: str | os.PathLike[str],
     *,
-    bands: Sequence[str] | None = None,
-    sink: str = "zarr",
+    sink: str | Sink = "zarr",
+    part: int | None = 16384,
     retries: int = 2,
     on_error: OnError = "record",
     progress: bool = True,
@@ -90,13 +93,17 @@ def run(
         A Sequential, or any function from a cube to a field on the same grid.
     domain : Domain
         What to run over.
-    out : path
-        Output folder: new, empty, or of the same run.
-    bands : sequence of str, optional
-        What to load of each slice; the domain's own choice by default.
-    sink : {"zarr", "cog"}, default: "zarr"
+    out : path or URL
+        Output folder: new, empty, or of the same run. On a disk, or in an object store:
+        ``s3://bucket/prefix`` (with the extra ``xgeocat[s3]``; credentials and endpoint are read
+        from the environment, see :func:`xgeocat.storage.folder.folder_at`).
+    sink : {"zarr", "cog"} or Sink, default: "zarr"
         What to write: one Zarr v3 group per slice, or one Cloud-Optimized GeoTIFF per slice and
-        variable.
+        variable; or one of :mod:`xgeocat.sinks`, with options.
+    part : int or None, default: 16384
+        Larger slices are done in square parts with edges of so many pixels, each a unit of its
+        own: they are spread over the workers, and finished ones are kept. A whole number of what
+        the sink stores as one (chunks, shards, tiles). None: every slice is done as a whole.
     retries : int, default: 2
         How often to try again after an error that may pass by itself (of a network, a file system,
         a busy server), with growing pauses.
@@ -124,26 +131,26 @@ def run(
     OSError
         When nothing more can be written; what is finished is kept.
     ValueError
-        When two slices have the same name, so that their outputs would; and for an unknown
-        `on_error` or `sink`, or negative `retries`.
+        When two slices have the same name, so that their outputs would; for an unknown `on_error`
+        or `sink`, negative `retries`, or parts that would share a chunk.
     """
     if on_error not in get_args(OnError) or retries < 0:
         raise ValueError(
             f"on_error={on_error!r} must be one of {get_args(OnError)}, and retries={retries} at "
             "least 0."
         )
-    job = Job(pipe, domain, bands, Ledger(Path(out)), find_sink(sink), retries)
+    job = Job(pipe, domain, Ledger(folder_at(out)), find_sink(sink), retries, part)
+    _require_whole_chunks(job)
     slices = list(domain.slices())
     _require_unique_names(slices)
-    about = {**fingerprint(pipe, domain, slices, bands), "sink": sink}
+    about = {**fingerprint(pipe, domain, slices), "sink": job.sink.describe()}
     # Before anything is changed, the lock of the folder included.
     job.ledger.require(about)
     if dry_run:
         return plan_run(job, slices, _todo(job, slices))
     with job.ledger.locked():
         job.ledger.open(about)
-        todo = _todo(job, slices)
-        failed = _work(job, todo, len(slices), on_error, progress)
+        failed = _work(job, slices, on_error, progress)
         if failed:
             warnings.warn(
                 f"{failed} of {len(slices)} slices failed; xgeocat.failures({str(out)!r}) says "
@@ -159,7 +166,7 @@ def failures(out: str | os.PathLike[str]) -> xr.Dataset:
 
     Parameters
     ----------
-    out : path
+    out : path or URL
         Output folder of a run.
 
     Returns
@@ -173,34 +180,48 @@ def failures(out: str | os.PathLike[str]) -> xr.Dataset:
     FileNotFoundError
         When there is no run at `out`.
     """
-    ledger = Ledger(Path(out))
+    ledger = Ledger(folder_at(out))
     if not ledger.is_run():
         raise FileNotFoundError(f"There is no run at {out}.")
     return from_items(ledger.failures())
 
 
-def _todo(job: Job, slices: Sequence[GeoSlice]) -> list[GeoSlice]:
+def _todo(job: Job, slices: Sequence[GeoSlice]) -> list[Unit]:
     unfinished = set(job.ledger.unfinished(piece.name for piece in slices))
-    return [piece for piece in slices if piece.name in unfinished]
+    return [u for piece in slices if piece.name in unfinished for u in job.todo(piece)]
 
 
-def _work(job: Job, todo: Sequence[GeoSlice], total: int, on_error: OnError, progress: bool) -> int:
-    """Do units; return how many failed."""
-    done = failed = 0
+def _work(job: Job, slices: Sequence[GeoSlice], on_error: OnError, progress: bool) -> int:
+    """Do all units; return how many slices failed."""
+    todo = _todo(job, slices)
+    total = sum(len(job.units(piece)) for piece in slices)
+    log.info("%s: %d of %d units to do", job.ledger.folder.url, len(todo), total)
+    failed = set()
     try:
         for outcome in watched(outcomes(job, todo), total, total - len(todo), progress):
-            if outcome.error is not None and on_error == "raise":
-                raise outcome.error
-            done += outcome.error is None
-            failed += outcome.error is not None
+            if outcome.error is not None:
+                if on_error == "raise":
+                    raise outcome.error
+                failed.add(outcome.name)
     except (KeyboardInterrupt, OSError) as error:
-        finished = total - len(todo) + done
+        finished = len(slices) - len(job.ledger.unfinished(piece.name for piece in slices))
         error.add_note(
-            f"The run into {str(job.ledger.root)!r} was stopped with {finished} of {total} slices "
-            "finished, which are kept. The same call goes on with the others."
+            f"The run into {job.ledger.folder.url!r} was stopped with {finished} of {len(slices)} "
+            "slices finished, which are kept. The same call goes on with the others."
         )
         raise
-    return failed
+    log.info("%s: done, %d slices failed, %s", job.ledger.folder.url, len(failed), peak_memory())
+    return len(failed)
+
+
+def _require_whole_chunks(job: Job) -> None:
+    edge = job.sink.edge
+    if job.part is not None and (job.part < edge or job.part % edge):
+        raise ValueError(
+            f"part={job.part} is no whole number of the {edge} px that are stored as one, so that "
+            "two tasks would write into one chunk. Use a multiple, e.g. "
+            f"part={max(round(job.part / edge), 1) * edge}, or None."
+        )
 
 
 def _require_unique_names(slices: Sequence[GeoSlice]) -> None:
@@ -216,10 +237,11 @@ def _result_catalog(ledger: Ledger, slices: Sequence[GeoSlice]) -> xr.Dataset:
     """The catalog of what is finished; written anew unless it is there already."""
     unfinished = set(ledger.unfinished(piece.name for piece in slices))
     finished = [piece.name for piece in slices if piece.name not in unfinished]
-    if (ledger.root / CATALOG_FILE).exists():
-        kept = open_catalog(ledger.root)
+    url = ledger.folder.url
+    if ledger.folder.has(CATALOG_FILE):
+        kept = open_catalog(url)
         if kept[SCENE].values.tolist() == finished:
             return kept
-    items: Sequence[Mapping[str, object]] = ledger.items(finished)
-    to_geoparquet(from_items(items), ledger.root / CATALOG_FILE)
-    return open_catalog(ledger.root)
+    items = ledger.items(finished)
+    to_geoparquet(from_items(items), f"{url}/{CATALOG_FILE}")
+    return open_catalog(url)

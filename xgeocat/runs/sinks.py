@@ -2,55 +2,176 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from xgeocat.runs.cog import write_cogs
-from xgeocat.runs.store import write_zarr
+from xgeocat.runs.cog import TILE, write_cogs
+from xgeocat.runs.grid import WRITE, Window
+from xgeocat.runs.ledger import parts_name
+from xgeocat.runs.store import CHUNK, Layout, write_zarr
+from xgeocat.storage.folder import Folder
 
+ZARR_TYPE = "application/vnd+zarr; version=3"
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
+class Sink(Protocol):
+    """One kind of output. A unit's output is a folder, with an entry for each variable."""
+
+    @property
+    def edge(self) -> int:
+        """Edge, in pixels, of what is stored as one: parts of scenes are made of such."""
+        ...
+
+    @property
+    def media_type(self) -> str:
+        """What an entry is, as STAC has it."""
+        ...
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe, in JSON values, what the bytes depend on."""
+        ...
+
+    def entry(self, unit: str, variable: str) -> str:
+        """Name of the entry of a variable, within the folder of all outputs."""
+        ...
+
+    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> GeoBox:
+        """Write a field whole; return its grid."""
+        ...
+
+    def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
+        """Write a part of a field, beside its other parts."""
+        ...
+
+    def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
+        """Make the output of all parts of a field. Done again, it changes nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Sink:
-    """One kind of output: a folder for each unit, with an entry for each variable.
+class Zarr:
+    """One Zarr v3 group for each scene.
 
     Parameters
     ----------
-    name : str
-        What ``run(sink=...)`` calls it.
-    suffix : str
-        Of the folders.
-    extension : str
-        Of the entries.
-    media_type : str
-        Of an entry, as STAC has it.
-    write : callable
-        Writes a field into a new folder, and returns its grid.
+    chunk : int, default: 512
+        Chunk edge in pixels.
+    shard : int, optional
+        Edge in pixels of what is one object in the store, a multiple of `chunk`: fewer and larger
+        objects, of which readers still fetch single chunks. By default every chunk is an object.
+
+    Raises
+    ------
+    ValueError
+        For a shard that is no whole number of chunks.
     """
 
-    name: str
-    suffix: str
-    extension: str
-    media_type: str
-    write: Callable[[xr.Dataset, Path], GeoBox]
+    chunk: int = CHUNK
+    shard: int | None = None
+
+    def __post_init__(self) -> None:
+        whole = self.shard is None or (self.shard >= self.chunk and self.shard % self.chunk == 0)
+        if self.chunk < 1 or not whole:
+            raise ValueError(
+                f"A shard of {self.shard} px is no whole number of chunks of {self.chunk} px, and "
+                f"shards are stored whole. Use e.g. shard={4 * max(self.chunk, 1)}."
+            )
+
+    @property
+    def edge(self) -> int:
+        """Edge of a shard, or of a chunk."""
+        return self._layout.edge
+
+    @property
+    def media_type(self) -> str:
+        """Media type of Zarr."""
+        return ZARR_TYPE
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(self.chunk, self.shard)
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe what the bytes depend on."""
+        return {"kind": "zarr", **asdict(self)}
+
+    def entry(self, unit: str, variable: str) -> str:
+        """``<unit>.zarr/<variable>``."""
+        return f"{unit}.zarr/{variable}"
+
+    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> GeoBox:
+        """Write a field whole."""
+        with folder.new_group(f"{unit}.zarr") as store:
+            return write_zarr(field, store, self._layout)
+
+    def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
+        """Write a part into a group beside the place of the output."""
+        write_zarr(field, folder.group(parts_name(unit)), self._layout, window)
+
+    def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
+        """Move the group to its place."""
+        folder.publish(parts_name(unit), f"{unit}.zarr")
 
 
-SINKS = {
-    sink.name: sink
-    for sink in (
-        Sink("zarr", ".zarr", "", "application/vnd+zarr; version=3", write_zarr),
-        Sink("cog", "", ".tif", COG_TYPE, write_cogs),
-    )
-}
+@dataclass(frozen=True, slots=True)
+class COG:
+    """One Cloud-Optimized GeoTIFF for each scene and variable."""
+
+    @property
+    def edge(self) -> int:
+        """Edge of a tile."""
+        return TILE
+
+    @property
+    def media_type(self) -> str:
+        """Media type of a COG."""
+        return COG_TYPE
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe what the bytes depend on."""
+        return {"kind": "cog"}
+
+    def entry(self, unit: str, variable: str) -> str:
+        """``<unit>/<variable>.tif``."""
+        return f"{unit}/{variable}.tif"
+
+    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> GeoBox:
+        """Write a field whole."""
+        with folder.new_files(unit) as path:
+            return write_cogs(field, path)
+
+    def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
+        """Write a part into a Zarr group: a COG is written at once, by one task."""
+        write_zarr(field, folder.group(parts_name(unit)), Layout(TILE), window)
+
+    def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
+        """Write the COGs of the parts."""
+        y, x = field.odc.spatial_dims
+        stored = xr.open_zarr(
+            folder.group(parts_name(unit)),
+            consolidated=False,
+            mask_and_scale=False,
+            chunks={y: WRITE, x: WRITE},
+        )
+        whole = {
+            name: var.transpose(..., y, x).copy(data=stored[name].data)
+            for name, var in field.data_vars.items()
+        }
+        self.write(field.assign(whole), folder, unit)
 
 
-def find_sink(name: str) -> Sink:
-    """Find a sink by its name."""
-    if name not in SINKS:
-        raise ValueError(f"sink={name!r} is unknown; use one of {sorted(SINKS)}.")
-    return SINKS[name]
+SINKS = {"zarr": Zarr, "cog": COG}
+
+
+def find_sink(sink: str | Sink) -> Sink:
+    """Find a sink by its name; one that is given is taken as it is."""
+    if not isinstance(sink, str):
+        return sink
+    if sink not in SINKS:
+        raise ValueError(f"sink={sink!r} is unknown; use one of {sorted(SINKS)}.")
+    return SINKS[sink]()

@@ -1,10 +1,8 @@
-"""Sinks: a stitched field to a georeferenced Zarr v3 group."""
+"""Zarr: a stitched field as a georeferenced Zarr v3 group, whole or part by part."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import dask.array
@@ -13,14 +11,18 @@ import odc.geo.xr
 import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from xgeocat.domain.geoslice import crs_of
 from xgeocat.patching import writing
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.patching.tiling import Array
-from xgeocat.runs.grid import WRITE, require_grid
+from xgeocat.runs.grid import WRITE, Window, require_grid
 
 if TYPE_CHECKING:
+    from zarr.abc.store import Store
+    from zarr.core.buffer import Buffer
     from zarr.core.metadata import ArrayV3Metadata
 
 ZarrArray: TypeAlias = "zarr.Array[ArrayV3Metadata]"
@@ -29,55 +31,96 @@ ZarrArray: TypeAlias = "zarr.Array[ArrayV3Metadata]"
 CHUNK = 512
 #: Attributes that are written anew, or that would tell a reader to scale what is not scaled.
 OURS = ("nodata", "_FillValue", "missing_value", "grid_mapping", "scale_factor", "add_offset")
+#: What makes a folder a group; written last, so that where it is, all metadata is.
+ROOT = "zarr.json"
 
 
-def write_zarr(field: xr.Dataset, path: Path) -> GeoBox:
-    """Write a field as one Zarr v3 group, replacing what a broken attempt left there.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How arrays are stored.
 
-    Every chunk is written whole, by one task. Where it lies is said three times, because readers
-    differ: a CF grid mapping (rioxarray, odc-geo), its GeoTransform, and the ``_CRS`` attribute
-    of GDAL's Zarr driver (https://gdal.org/en/stable/drivers/raster/zarr.html).
+    Parameters
+    ----------
+    chunk : int
+        Chunk edge in pixels: what is compressed as one.
+    shard : int or None
+        Edge of what is stored as one object, a multiple of `chunk`; each chunk by itself if None.
+    """
+
+    chunk: int = CHUNK
+    shard: int | None = None
+
+    @property
+    def edge(self) -> int:
+        """Edge of what one task has to write whole."""
+        return self.shard or self.chunk
+
+    def encoding(self, shape: tuple[int, ...]) -> dict[str, object]:
+        """Chunks and shards of an array ``(..., y, x)``."""
+        outer = (1,) * (len(shape) - 2)
+        chunk = outer + tuple(min(self.chunk, max(n, 1)) for n in shape[-2:])
+        if self.shard is None:
+            return {"chunks": chunk}
+        shard = (min(self.shard, -(-max(n, 1) // c) * c) for n, c in zip(shape, chunk, strict=True))
+        return {"chunks": chunk, "shards": outer + tuple(shard)[-2:]}
+
+
+def write_zarr(
+    field: xr.Dataset, store: Store, layout: Layout | None = None, window: Window | None = None
+) -> GeoBox:
+    """Write a field, or a part of one, as a Zarr v3 group.
+
+    Every chunk (or shard) is written whole, by one task. Where it lies is said three times, because
+    readers differ: a CF grid mapping (rioxarray, odc-geo), its GeoTransform, and the ``_CRS``
+    attribute of GDAL's Zarr driver (https://gdal.org/en/stable/drivers/raster/zarr.html).
 
     Parameters
     ----------
     field : Dataset
-        On a regular grid with a CRS; dask-backed fields are streamed.
-    path : Path
-        Folder of the group.
+        All of the field, on a regular grid with a CRS; dask-backed fields are streamed.
+    store : Store
+        Where to: empty, or with parts of the same field.
+    layout : Layout, optional
+        How arrays are stored.
+    window : (slice, slice), optional
+        Rows and columns of the part; see :func:`xgeocat.runs.grid.windows`. All by default.
 
     Returns
     -------
     GeoBox
-        The grid written.
+        The grid of the whole field.
 
     Raises
     ------
     ValueError
         For a field without a regular grid or a CRS.
     """
+    layout = layout or Layout()
     geobox = require_grid(field)
-    shutil.rmtree(path, ignore_errors=True)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
-    ready = _with_grid_mapping(xr.Dataset(variables, attrs={}), geobox)
-    encoding = {str(name): _encoding(var) for name, var in ready.data_vars.items()}
-    for var in ready.data_vars.values():
-        var.attrs.pop("nodata", None)
-    _write_template(ready, path, encoding)
+    _require_template(_with_grid_mapping(xr.Dataset(variables, attrs={}), geobox), store, layout)
     lazy = {}
     for name, var in variables.items():
-        target = _Chunks.open(path / str(name))
-        if isinstance(var.data, np.ndarray):
-            target[tuple(slice(0, n) for n in var.shape)] = var.data
+        part, target = var.data, _Chunks.open(store, str(name), window)
+        if window is not None:
+            part = part[(..., *window)]
+        if isinstance(part, np.ndarray):
+            target[tuple(slice(0, n) for n in part.shape)] = part
         else:
-            lazy[name] = (var.data, target)
+            lazy[name] = (_aligned(part, layout), target)
     sources, targets = [s for s, _ in lazy.values()], [t for _, t in lazy.values()]
-    writing.write(sources, targets, label=str(path))
+    writing.write(sources, targets, label=str((store, window)))
     return geobox
+
+
+def is_written(store: Store) -> bool:
+    """Tell whether a store has a group at all, with its metadata and coordinates."""
+    return sync(store.exists(ROOT))
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
-    """An array whose chunks of nothing but fill value are not stored, which is looked for seldom.
+    """A part of an array, whose chunks of nothing but fill value are not stored.
 
     zarr compares all of every chunk with the fill value. One cell of each tells as well that none
     of them is empty, and most often none is.
@@ -85,20 +128,23 @@ class _Chunks:
 
     seldom: ZarrArray
     always: ZarrArray
+    origin: tuple[int, int]
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, store: Store, path: str, window: Window | None) -> Self:
         one, other = (
-            zarr.open_array(path, mode="r+", config={"write_empty_chunks": empty})
+            zarr.open_array(store, path=path, mode="r+", config={"write_empty_chunks": empty})
             for empty in (True, False)
         )
-        return cls(one, other)
+        return cls(one, other, (0, 0) if window is None else (window[0].start, window[1].start))
 
     def __setitem__(self, region: tuple[slice, ...], values: Array) -> None:
         sample = values[tuple(slice(None, None, n) for n in self.seldom.chunks)]
         fill = self.seldom.fill_value
         maybe_empty = np.isnan(sample).any() if fill != fill else (sample == fill).any()
-        (self.always if maybe_empty else self.seldom)[region] = values
+        origin = (0,) * (values.ndim - 2) + self.origin
+        place = tuple(slice(s.start + o, s.stop + o) for s, o in zip(region, origin, strict=True))
+        (self.always if maybe_empty else self.seldom)[place] = values
 
 
 def _with_grid_mapping(ready: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
@@ -112,29 +158,38 @@ def _with_grid_mapping(ready: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
     return ready
 
 
-def _write_template(ready: xr.Dataset, path: Path, encoding: dict[str, dict[str, object]]) -> None:
-    """Write everything but the pixels: metadata, coordinates, grid mapping."""
+def _require_template(ready: xr.Dataset, store: Store, layout: Layout) -> None:
+    """Write everything but the pixels: metadata, coordinates, grid mapping; once for all parts.
+
+    It is made in memory, for tasks that write parts at one time must not undo what others wrote:
+    they all write the same here.
+    """
+    if is_written(store):
+        return
     empty = ready.copy(
         data={
-            name: var.data
-            if var.chunks is not None
-            else dask.array.empty(var.shape, dtype=var.dtype)
+            name: dask.array.empty(var.shape, dtype=var.dtype, chunks=-1)
             for name, var in ready.data_vars.items()
         }
     )
+    encoding = {
+        str(name): {**_encoding(var), **layout.encoding(var.shape)}
+        for name, var in ready.data_vars.items()
+    }
+    for var in empty.data_vars.values():
+        var.attrs.pop("nodata", None)
+    made: dict[str, Buffer] = {}
     empty.to_zarr(
-        path, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=False
+        MemoryStore(made), zarr_format=3, consolidated=False, encoding=encoding, compute=False
     )
+    for key in sorted(made, key=lambda key: key == ROOT):
+        sync(store.set(key, made[key]))
 
 
 def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
-    """Bring a variable into chunks that are written whole, with the CRS said to GDAL."""
+    """Bring a variable into the order that is written, with the CRS said to GDAL."""
     y, x = var.odc.spatial_dims
     var = var.transpose(..., y, x)
-    if var.chunks is not None:
-        aligned = all(c % CHUNK == 0 for dim in (y, x) for c in var.chunksizes[dim][:-1])
-        if not aligned:
-            var = var.chunk({y: WRITE, x: WRITE})
     crs = crs_of(geobox)
     nodata = nodata_of(var)
     attrs = {k: v for k, v in var.attrs.items() if k not in OURS}
@@ -147,12 +202,20 @@ def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
     return prepared
 
 
+def _aligned(data: dask.array.Array, layout: Layout) -> dask.array.Array:
+    """Bring an array into blocks that are whole chunks, or whole shards."""
+    edge = layout.edge
+    if all(c % edge == 0 for chunks in data.chunks[-2:] for c in chunks[:-1]):
+        return data
+    block = -(-WRITE // edge) * edge
+    return data.rechunk((*data.chunks[:-2], block, block))
+
+
 def _encoding(var: xr.DataArray) -> dict[str, object]:
     nodata = nodata_of(var)
     if nodata is None and var.dtype.kind == "f":
         nodata = np.nan
-    edges = (1,) * (var.ndim - 2) + tuple(min(CHUNK, max(n, 1)) for n in var.shape[-2:])
-    encoding: dict[str, object] = {"chunks": edges, "grid_mapping": "spatial_ref"}
+    encoding: dict[str, object] = {"grid_mapping": "spatial_ref"}
     if nodata is None and var.dtype.kind in "iu":
         # Zarr wants a fill value, and GDAL takes it for nodata: then let it be an unlikely one.
         limits = np.iinfo(var.dtype)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import random
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from uuid import uuid4
 
+import numpy as np
 import rasterio
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
+from xgeocat.domain.signing import unsigned
 from xgeocat.pipeline import Field
 from xgeocat.runs.errors import UnitError, is_full, passes
+from xgeocat.runs.grid import Window, require_grid, windows
 from xgeocat.runs.items import failure_item, output_item
-from xgeocat.runs.ledger import Ledger
+from xgeocat.runs.ledger import Ledger, safe_name
 from xgeocat.runs.sinks import Sink
+
+log = logging.getLogger(__name__)
 
 PREDICTION = "prediction"
 #: Options of GDAL for a retry: nothing that is known of remote files counts.
@@ -36,7 +39,7 @@ class Outcome:
     Parameters
     ----------
     name : str
-        Its name.
+        Name of its slice.
     pixels : int
         Pixels of its grid.
     error : UnitError or None
@@ -49,6 +52,46 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """What is done as one: a slice, or a part of one.
+
+    Parameters
+    ----------
+    piece : GeoSlice
+        The slice.
+    window : (slice, slice) or None
+        Rows and columns of a part; None for all.
+    """
+
+    piece: GeoSlice
+    window: Window | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the slice, which is what outputs are recorded by."""
+        return self.piece.name
+
+    @property
+    def part(self) -> str:
+        """Name of the part, within the slice: where it begins."""
+        return "-".join(f"{s.start:07d}" for s in self.window or ())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        if self.window is None:
+            return self.piece.shape
+        rows, columns = (s.stop - s.start for s in self.window)
+        return rows, columns
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        rows, columns = self.shape
+        return rows * columns
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """All that is needed to do any unit of a run, in any process.
 
@@ -58,24 +101,38 @@ class Job:
         From a cube to a field.
     domain : Domain
         What loads slices.
-    bands : sequence of str or None
-        What to load.
     ledger : Ledger
         Where to record.
     sink : Sink
         What outputs are written as.
     retries : int
         How often to try again after an error that may pass.
+    part : int or None
+        Edge of the parts that larger slices are divided into; none are if None.
     """
 
     pipe: Callable[[Field], Field]
     domain: Domain
-    bands: Sequence[str] | None
     ledger: Ledger
     sink: Sink
     retries: int
+    part: int | None = None
 
-    def do(self, piece: GeoSlice) -> Outcome:
+    def units(self, piece: GeoSlice) -> list[Unit]:
+        """Divide a slice into what is done as one."""
+        if self.part is None or max(piece.shape) <= self.part:
+            return [Unit(piece)]
+        return [Unit(piece, window) for window in windows(piece.shape, self.part)]
+
+    def todo(self, piece: GeoSlice) -> list[Unit]:
+        """Those units of an unfinished slice that are to be done: at least one, which ends it."""
+        units = self.units(piece)
+        if len(units) == 1:
+            return units
+        done = self.ledger.parts(piece.name)
+        return [unit for unit in units if unit.part not in done] or units[-1:]
+
+    def do(self, unit: Unit) -> Outcome:
         """Do one unit.
 
         Raises
@@ -83,55 +140,66 @@ class Job:
         OSError
             When nothing more can be written, so that the failure cannot be recorded either.
         """
-        error = self._try(piece)
+        error = self._try(unit)
         if error is not None:
-            return self.failed(piece, error)
-        return Outcome(piece.name, pixels(piece), None)
+            return self.failed(unit, error)
+        return Outcome(unit.name, unit.pixels, None)
 
-    def failed(self, piece: GeoSlice, error: UnitError) -> Outcome:
+    def failed(self, unit: Unit, error: UnitError) -> Outcome:
         """Record a failure."""
-        self.ledger.fail(piece.name, failure_item(piece, error))
-        return Outcome(piece.name, pixels(piece), error)
+        self.ledger.fail(unit.name, failure_item(unit.piece, error))
+        return Outcome(unit.name, unit.pixels, error)
 
-    def _try(self, piece: GeoSlice) -> UnitError | None:
-        again = self.ledger.has_failed(piece.name)
+    def _try(self, unit: Unit) -> UnitError | None:
+        again = self.ledger.has_failed(unit.name)
         for attempt in range(1, self.retries + 2):
             try:
                 # GDAL remembers what it could not read, but here the server is to be asked again.
                 with rasterio.Env(**(AGAIN if again or attempt > 1 else {})):
-                    self._once(piece)
+                    self._once(unit)
             except _StepError as failed:
                 if is_full(failed.cause):
                     raise failed.cause from None
                 if attempt > self.retries or not passes(failed.cause):
-                    return UnitError.of(piece.name, failed.step, attempt, failed.cause)
+                    return UnitError.of(unit.name, failed.step, attempt, failed.cause)
+                log.info("%s: try %d failed: %s", unit.name, attempt, unsigned(str(failed.cause)))
                 # Workers that failed together shall not all come back at once.
                 time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             else:
                 return None
         raise AssertionError("unreachable: the last attempt returns")
 
-    def _once(self, piece: GeoSlice) -> None:
-        """Write the output beside its place and move it there whole; then record it.
-
-        However many attempts there are at one time, each writes on its own, and one is kept.
-        """
-        path = self.ledger.data_path(piece.name, self.sink.suffix)
-        beside = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp")
+    def _once(self, unit: Unit) -> None:
+        """Load, predict, write; and record it last of all."""
         step = "load"
         try:
-            cube = self.domain.load(piece, self.bands)
+            cube = self.domain.load(unit.piece)
             step = "pipeline"
             field = _as_dataset(self.pipe(cube))
             step = "write"
-            geobox = self.sink.write(field, beside)
-            move(beside, path)
-            item = output_item(piece, field, geobox, path, self.sink)
-            self.ledger.finish(piece.name, item)
+            if unit.window is None:
+                geobox = self.sink.write(field, self.ledger.data, safe_name(unit.name))
+                self._finish(unit, field, geobox)
+            else:
+                self._write_part(field, unit, unit.window)
         except Exception as error:
             raise _StepError(step, error) from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+
+    def _write_part(self, field: xr.Dataset, unit: Unit, window: Window) -> None:
+        name, data = safe_name(unit.name), self.ledger.data
+        geobox = _require_same_grid(field, unit.piece)
+        if unit.part not in self.ledger.parts(unit.name):
+            self.sink.write_part(field, window, data, name)
+            self.ledger.finish_part(unit.name, unit.part)
+        # Whoever does the last part joins them; where two do at one time, both do the same.
+        if {u.part for u in self.units(unit.piece)} <= self.ledger.parts(unit.name):
+            self.sink.join(field, data, name)
+            self._finish(unit, field, geobox)
+            self.ledger.forget_parts(unit.name)
+
+    def _finish(self, unit: Unit, field: xr.Dataset, geobox: GeoBox) -> None:
+        item = output_item(unit.piece, field, geobox, safe_name(unit.name), self.sink)
+        self.ledger.finish(unit.name, item)
 
 
 @dataclass(slots=True, eq=False)
@@ -142,20 +210,25 @@ class _StepError(Exception):
     cause: Exception
 
 
-def pixels(piece: GeoSlice) -> int:
-    """Pixels of a unit's grid."""
-    rows, columns = piece.shape
-    return rows * columns
+def _require_same_grid(field: xr.Dataset, piece: GeoSlice) -> GeoBox:
+    """The grid of a field that is done in parts; a ValueError if it is not that of its slice."""
+    geobox = require_grid(field)
+    if not _is_same(geobox, piece.geobox):
+        raise ValueError(
+            f"Slices larger than part= are done in parts, for which the result must be on the grid "
+            f"of its slice, and it is on another: {tuple(geobox.shape)} pixels instead of "
+            f"{piece.shape}, or elsewhere. Give a larger part=, or None, to do each slice as a "
+            "whole."
+        )
+    return geobox
 
 
-def move(beside: Path, path: Path) -> None:
-    """Move a finished output to its place, unless another attempt has put it there."""
-    try:
-        beside.rename(path)
-    except OSError:
-        # A folder is only ever moved here whole, so what is there is finished.
-        if not path.exists():
-            raise
+def _is_same(one: GeoBox, other: GeoBox) -> bool:
+    """Tell whether two grids are the same, to a hundredth of a pixel."""
+    a, b = (np.array(geobox.boundingbox.bbox) for geobox in (one, other))
+    step = np.abs([one.resolution.x, one.resolution.y] * 2)
+    near = bool((np.abs(a - b) <= step / 100).all())
+    return one.shape == other.shape and one.crs == other.crs and near
 
 
 def _as_dataset(field: Field) -> xr.Dataset:

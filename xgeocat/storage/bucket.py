@@ -1,0 +1,159 @@
+"""A folder in an object store: Amazon S3 and all that speak like it, Google's, Azure's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from xgeocat.storage.lease import LEASE_FILE, leased
+
+try:
+    import obstore
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+except ImportError as error:
+    raise ImportError(
+        "Object stores (s3://, gs://, az://) need obstore: pip install 'xgeocat[s3]'."
+    ) from error
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+    from zarr.abc.store import Store
+
+#: How long a request is tried again by itself; a run tries whole scenes again after that.
+TRYING = timedelta(seconds=30)
+
+
+class StorageError(OSError):
+    """An object store does not do what it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A folder in an object store; see :class:`xgeocat.storage.folder.Folder`.
+
+    Objects appear whole, but nothing can be moved: groups are filled in their place. A group that
+    was begun and not finished is filled again by the same objects, so it needs no sweeping; that
+    it is whole is what the record of its unit says, which is written last.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/prefix``.
+    """
+
+    url: str
+
+    @property
+    def absolute(self) -> str:
+        """Its URL."""
+        return self.url
+
+    def inside(self, name: str) -> Self:
+        """A folder in this one."""
+        return type(self)(f"{self.url}/{name}")
+
+    @property
+    def store(self) -> ObjectStore:
+        """What is asked."""
+        return _store(self.url)
+
+    def read(self, name: str) -> bytes:
+        """Read an object."""
+        with _told(self.url):
+            return obstore.get(self.store, name).bytes().to_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object."""
+        with _told(self.url):
+            obstore.put(self.store, name, content)
+
+    def remove(self, name: str) -> None:
+        """Remove an object."""
+        with _told(self.url):
+            obstore.delete(self.store, name)
+
+    def remove_all(self, name: str) -> None:
+        """Remove all objects below a prefix."""
+        with _told(self.url):
+            for page in obstore.list(self.store, name):
+                obstore.delete(self.store, [found["path"] for found in page])
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such an object."""
+        try:
+            with _told(self.url):
+                obstore.head(self.store, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def names(self, inside: str = "") -> list[str]:
+        """Names below a prefix, without that of the lease."""
+        with _told(self.url):
+            found = obstore.list_with_delimiter(self.store, inside or None)
+        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        names = {path.rpartition("/")[2] for path in paths}
+        return sorted(names - {LEASE_FILE})
+
+    def sweep(self, folders: Sequence[str]) -> None:
+        """Do nothing, as nothing is written beside its place."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others out, by a lease that is renewed as long as this process lives."""
+        with _told(self.url), leased(self.store, self.url):
+            yield
+
+    @contextmanager
+    def new_group(self, name: str) -> Iterator[Store]:
+        """Give a Zarr store to fill, in its place."""
+        yield self.group(name)
+
+    @contextmanager
+    def new_files(self, name: str) -> Iterator[Path]:
+        """Give a folder on disk to fill; its files are uploaded."""
+        with tempfile.TemporaryDirectory(prefix="xgeocat-") as temporary:
+            root = Path(temporary)
+            yield root
+            with _told(self.url):
+                for path in sorted(p for p in root.rglob("*") if p.is_file()):
+                    obstore.put(self.store, f"{name}/{path.relative_to(root).as_posix()}", path)
+
+    def group(self, name: str) -> Store:
+        """Zarr store over a prefix."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(_store(f"{self.url}/{name}"))
+
+    def publish(self, name: str, place: str) -> None:
+        """Move what is below one prefix to another: there, object by object."""
+        with _told(self.url):
+            for page in obstore.list(self.store, name):
+                for found in page:
+                    path = found["path"]
+                    obstore.copy(self.store, path, place + path.removeprefix(name))
+        self.remove_all(name)
+
+
+@lru_cache(maxsize=64)
+def _store(url: str) -> ObjectStore:
+    return from_url(url, retry_config={"retry_timeout": TRYING})
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Tell of errors as of those of a disk."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{url}: {str(error).splitlines()[0]}") from None
+    except BaseError as error:
+        first = str(error).splitlines()[0]
+        raise StorageError(f"{url}: {type(error).__name__}: {first}") from error

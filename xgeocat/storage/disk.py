@@ -1,0 +1,170 @@
+"""A folder on a disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from uuid import uuid4
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+#: Held by whoever is at work. It stays, for whoever removed it would let two in.
+LOCK_FILE = ".lock"
+
+
+class FolderInUseError(RuntimeError):
+    """Somebody else is at work in a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFolder:
+    """A folder on a disk; see :class:`xgeocat.storage.folder.Folder`.
+
+    What is written is written beside its place, and moved there whole.
+
+    Parameters
+    ----------
+    root : Path
+        Where it is. It is made when something is written.
+    """
+
+    root: Path
+
+    @property
+    def url(self) -> str:
+        """Its path."""
+        return str(self.root)
+
+    @property
+    def absolute(self) -> str:
+        """Its path from the root of the file system."""
+        return str(self.root.resolve())
+
+    def inside(self, name: str) -> Self:
+        """A folder in this one."""
+        return type(self)(self.root / name)
+
+    def read(self, name: str) -> bytes:
+        """Read a file."""
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, so that it is there even if the machine stops."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = _beside(path)
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except Exception:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def remove_all(self, name: str) -> None:
+        """Remove a folder with all that is in it."""
+        path = self.root / name
+        if path.exists():
+            shutil.rmtree(path)
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a file."""
+        return (self.root / name).exists()
+
+    def names(self, inside: str = "") -> list[str]:
+        """Names in a folder, without those of files that are being written, and of the lock."""
+        folder = self.root / inside
+        if not folder.exists():
+            return []
+        return sorted(n for n in os.listdir(folder) if n != LOCK_FILE and not _is_begun(n))
+
+    def sweep(self, folders: Sequence[str]) -> None:
+        """Remove what was begun and never finished."""
+        for folder in folders:
+            for entry in (self.root / folder).glob(".*.tmp"):
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others out. On systems without ``flock`` (Windows) nobody is kept out."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / LOCK_FILE).open("a") as file:
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FolderInUseError(self.url) from error
+            yield
+
+    @contextmanager
+    def new_group(self, name: str) -> Iterator[Store]:
+        """Give a Zarr store to fill."""
+        from zarr.storage import LocalStore
+
+        with self.new_files(name) as path:
+            yield LocalStore(path)
+
+    @contextmanager
+    def new_files(self, name: str) -> Iterator[Path]:
+        """Give a folder to fill.
+
+        However many attempts there are at one time, each fills its own, and one is kept.
+        """
+        path = self.root / name
+        beside = _beside(path)
+        try:
+            beside.mkdir(parents=True)
+            yield beside
+            _move(beside, path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def group(self, name: str) -> Store:
+        """Zarr store over a folder."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.root / name)
+
+    def publish(self, name: str, place: str) -> None:
+        """Move a folder to its place, without what a killed writer left in it."""
+        for partial in (self.root / name).rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+        _move(self.root / name, self.root / place)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp")
+
+
+def _is_begun(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _move(beside: Path, path: Path) -> None:
+    """Move a finished folder to its place, unless another attempt has put it there."""
+    try:
+        beside.rename(path)
+    except OSError:
+        # A folder is only ever moved here whole, so what is there is finished.
+        if not path.exists():
+            raise
