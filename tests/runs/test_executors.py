@@ -34,7 +34,9 @@ def make_job(tmp_path):
     def make(pipe, domain, name="out"):
         ledger = Ledger(folder_at(tmp_path / name))
         ledger.open({})
-        return Job(pipe, domain, ledger, find_sink("zarr"), 0), [Unit(s) for s in domain.slices()]
+        return Job(pipe, domain, ledger, find_sink("zarr"), "made", 0), [
+            Unit(s) for s in domain.slices()
+        ]
 
     return make
 

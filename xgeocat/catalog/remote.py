@@ -24,5 +24,7 @@ READING = {
 @contextmanager
 def reading() -> Iterator[None]:
     """Read with these options, but for those that are set in a ``rasterio.Env`` around."""
-    with rasterio.Env(**{**READING, **(getenv() if hasenv() else {})}):
+    outer = getenv() if hasenv() else {}
+    # What is set around holds here by itself, credentials of S3 included, which may not be named.
+    with rasterio.Env(**{name: value for name, value in READING.items() if name not in outer}):
         yield

@@ -19,7 +19,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 #: GDAL tells these apart by their text alone.
 MISSING = re.compile(r"No such file or directory")
-STATUS = re.compile(r"(?:HTTP response code|HTTP error code|status)\s*:?\s*(\d{3})")
+STATUS = re.compile(r"(?:HTTP response code|HTTP error code|status(?: code)?)\s*:?\s*(\d{3})")
 #: Timeout, too early, too many requests; and 401, 403 may be a signature that ran out.
 PASSING = {"401", "403", "408", "425", "429"}
 
@@ -56,7 +56,9 @@ class UnitError(Exception):
     def of(cls, unit: str, step: str, tries: int, error: BaseException) -> UnitError:
         """What is to be told of an error."""
         trace = "".join(traceback.format_exception(error))
-        said = " <- ".join(dict.fromkeys(str(e) for e in chain(error)))
+        # Object stores append how they look from inside.
+        texts = (str(e).partition("\n\nDebug source:")[0] for e in chain(error))
+        said = " <- ".join(dict.fromkeys(texts))
         step = step_of(error, step)
         return cls(unit, step, tries, type(error).__name__, unsigned(said), unsigned(trace))
 
@@ -82,7 +84,9 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def passes(error: BaseException) -> bool:
     """Tell whether an error may pass by itself: of a network, a file system, a busy server."""
-    if not isinstance(error, (OSError, rasterio.errors.RasterioError)):
+    # Errors of object stores are those of a module that is there only with its extra.
+    of_store = type(error).__module__ == "obstore.exceptions"
+    if not (of_store or isinstance(error, (OSError, rasterio.errors.RasterioError))):
         return False
     for one in chain(error):
         if isinstance(one, LASTING) or MISSING.search(str(one)):

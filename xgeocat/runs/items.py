@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pyproj
@@ -15,12 +16,14 @@ from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice, crs_code, crs_of
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.runs.errors import UnitError
-from xgeocat.runs.ledger import DATA
+from xgeocat.runs.ledger import DATA, ITEMS
 from xgeocat.runs.sinks import Sink
+
+COLLECTION_FILE = "collection.json"
 
 
 def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, unit: str, sink: Sink) -> Json:
-    """Describe the output of one slice, with hrefs relative to the folder of the run."""
+    """Describe the output of one slice, with hrefs relative to the folder of the items."""
     grid = {
         "proj:code": crs_code(geobox),
         "proj:shape": list(geobox.shape),
@@ -40,13 +43,73 @@ def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, unit: str, s
         if nodata is not None:
             about["nodata"] = nodata if np.isfinite(nodata) else str(nodata)
         item["assets"][str(name)] = {
-            "href": f"{DATA}/{sink.entry(unit, str(name))}",
+            "href": f"../{DATA}/{sink.entry(unit, str(name))}",
             "type": sink.media_type,
             "roles": ["data"],
             **grid,
             **about,
         }
     return item
+
+
+def in_collection(item: Json, collection: str) -> Json:
+    """Say which STAC collection an item is of."""
+    links = [
+        {"rel": rel, "href": f"../{COLLECTION_FILE}", "type": "application/json"}
+        for rel in ("root", "parent", "collection")
+    ]
+    return {**item, "collection": collection, "links": links}
+
+
+def by_itself(item: Json) -> Json:
+    """An item as one of a table in the folder of the run: without links, with hrefs from there."""
+    assets = {
+        key: {**asset, "href": asset["href"].removeprefix("../")}
+        for key, asset in item["assets"].items()
+    }
+    return {**item, "links": [], "assets": assets}
+
+
+def collection_of(items: Sequence[Json], names: Sequence[str], collection: str) -> Json:
+    """Describe the outputs of a run as a static STAC collection.
+
+    https://github.com/radiantearth/stac-spec/blob/master/collection-spec/collection-spec.md
+
+    Parameters
+    ----------
+    items : sequence of dict
+        The items, at least one.
+    names : sequence of str
+        Names of their files.
+    collection : str
+        Its id.
+    """
+    boxes = np.array([item["bbox"] for item in items])
+    times = [
+        sorted(filter(None, (item["properties"].get(key) for item in items)))
+        for keys in (("start_datetime", "datetime"), ("end_datetime", "datetime"))
+        for key in keys
+    ]
+    earliest = min((found[0] for found in times[:2] if found), default=None)
+    latest = max((found[-1] for found in times[2:] if found), default=None)
+    return {
+        "type": "Collection",
+        "stac_version": "1.1.0",
+        "id": collection,
+        "description": "Predictions, one item for each scene; made with xgeocat.",
+        "license": "other",
+        "extent": {
+            "spatial": {"bbox": [[*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]]},
+            "temporal": {"interval": [[earliest, latest]]},
+        },
+        "links": [
+            {"rel": "root", "href": f"./{COLLECTION_FILE}", "type": "application/json"},
+            *(
+                {"rel": "item", "href": f"./{ITEMS}/{name}", "type": "application/geo+json"}
+                for name in names
+            ),
+        ],
+    }
 
 
 def failure_item(piece: GeoSlice, error: UnitError) -> Json:

@@ -58,9 +58,6 @@ class Ledger:
         for name in finished.intersection(self.folder.names(FAILURES)):
             # Finished since, by a run that was stopped before it could forget the failure.
             self.folder.remove(f"{FAILURES}/{name}")
-        done = {name.removesuffix(".json") for name in finished}
-        for unit in done.intersection(self.folder.names(PARTS)):
-            self.forget_parts(unit)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -116,6 +113,10 @@ class Ledger:
         done = set(self.folder.names(ITEMS))
         return [unit for unit in units if f"{safe_name(unit)}.json" not in done]
 
+    def is_finished(self, unit: str) -> bool:
+        """Tell whether a unit is finished."""
+        return self.folder.has(_item(unit))
+
     def finish(self, unit: str, item: Json) -> None:
         """Record a finished unit, and forget that it failed before."""
         self.folder.write(_item(unit), encoded(item))
@@ -139,9 +140,12 @@ class Ledger:
         return {name.removesuffix(".json") for name in names}
 
     def forget_parts(self, unit: str) -> None:
-        """Remove what is left of the parts of a unit that is finished as a whole."""
+        """Forget the parts of a unit."""
         self.folder.remove_all(f"{PARTS}/{safe_name(unit)}")
-        self.data.remove_all(parts_name(safe_name(unit)))
+
+    def units_with_parts(self) -> set[str]:
+        """Names, made safe, of the units of which parts are recorded."""
+        return set(self.folder.names(PARTS))
 
     def items(self, units: Iterable[str]) -> list[Json]:
         """Items of the finished units among `units`, in their order."""
@@ -153,11 +157,6 @@ class Ledger:
         """Return the records of all failed units."""
         failed = sorted(set(self.folder.names(FAILURES)) - set(self.folder.names(ITEMS)))
         return [json.loads(self.folder.read(f"{FAILURES}/{name}")) for name in failed]
-
-
-def parts_name(unit: str) -> str:
-    """Where parts of an output are, until all of them are there."""
-    return f".{unit}.parts"
 
 
 def _item(unit: str) -> str:

@@ -10,7 +10,7 @@ from xgeocat.patching.explain import Explanation, explain
 from xgeocat.pipeline import Field
 from xgeocat.runs.executors import active_client, threads_here
 from xgeocat.runs.grid import Window
-from xgeocat.runs.unit import Job, Unit
+from xgeocat.runs.unit import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,9 @@ class RunPlan:
     __repr__ = __str__
 
 
-def plan_run(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> RunPlan:
+def plan_run(job: Job, slices: Sequence[GeoSlice], unfinished: Sequence[GeoSlice]) -> RunPlan:
     """Say what a run would do. The largest scene is opened for it, and no pixels are read."""
+    todo = [unit for piece in unfinished for unit in job.todo(piece)]
     largest = max(todo, key=lambda unit: unit.pixels, default=None)
     of_largest = None
     if largest is not None:
@@ -70,7 +71,7 @@ def plan_run(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> RunP
     return RunPlan(
         out=job.ledger.folder.url,
         units=len(slices),
-        finished=len(slices) - len({unit.name for unit in todo}),
+        finished=len(slices) - len(unfinished),
         failed=len(job.ledger.failures()),
         pixels=sum(unit.pixels for unit in todo),
         where=f"on {threads} threads here" if client is None else f"on {client.dashboard_link}",

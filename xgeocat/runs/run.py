@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args, overload
 
 import numpy as np
@@ -18,12 +18,13 @@ from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
 from xgeocat.pipeline import Field
 from xgeocat.runs.executors import outcomes
-from xgeocat.runs.fingerprint import fingerprint
-from xgeocat.runs.ledger import Ledger
+from xgeocat.runs.fingerprint import digest, fingerprint
+from xgeocat.runs.items import COLLECTION_FILE, by_itself, collection_of
+from xgeocat.runs.ledger import Ledger, encoded, safe_name
 from xgeocat.runs.plan import RunPlan, plan_run
 from xgeocat.runs.progress import peak_memory, watched
 from xgeocat.runs.sinks import Sink, find_sink
-from xgeocat.runs.unit import Job, Unit
+from xgeocat.runs.unit import Job, Outcome, Unit
 from xgeocat.storage.folder import folder_at
 
 OnError = Literal["record", "raise"]
@@ -139,17 +140,19 @@ def run(
             f"on_error={on_error!r} must be one of {get_args(OnError)}, and retries={retries} at "
             "least 0."
         )
-    job = Job(pipe, domain, Ledger(folder_at(out)), find_sink(sink), retries, part)
-    _require_whole_chunks(job)
+    ledger, writer = Ledger(folder_at(out)), find_sink(sink)
+    _require_whole_chunks(part, writer.edge)
     slices = list(domain.slices())
     _require_unique_names(slices)
-    about = {**fingerprint(pipe, domain, slices), "sink": job.sink.describe()}
+    about = {**fingerprint(pipe, domain, slices), "sink": writer.describe()}
+    job = Job(pipe, domain, ledger, writer, f"xgeocat-{digest(about)[:12]}", retries, part)
     # Before anything is changed, the lock of the folder included.
     job.ledger.require(about)
     if dry_run:
-        return plan_run(job, slices, _todo(job, slices))
+        return plan_run(job, slices, _unfinished(job, slices))
     with job.ledger.locked():
         job.ledger.open(about)
+        _forget_parts(job, slices)
         failed = _work(job, slices, on_error, progress)
         if failed:
             warnings.warn(
@@ -158,7 +161,7 @@ def run(
                 RunFailuresWarning,
                 stacklevel=2,
             )
-        return _result_catalog(job.ledger, slices)
+        return _result_catalog(job, slices)
 
 
 def failures(out: str | os.PathLike[str]) -> xr.Dataset:
@@ -186,25 +189,35 @@ def failures(out: str | os.PathLike[str]) -> xr.Dataset:
     return from_items(ledger.failures())
 
 
-def _todo(job: Job, slices: Sequence[GeoSlice]) -> list[Unit]:
+def _unfinished(job: Job, slices: Sequence[GeoSlice]) -> list[GeoSlice]:
     unfinished = set(job.ledger.unfinished(piece.name for piece in slices))
-    return [u for piece in slices if piece.name in unfinished for u in job.todo(piece)]
+    return [piece for piece in slices if piece.name in unfinished]
+
+
+def _outcomes(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> Iterator[Outcome]:
+    """Do units; then join the parts of slices that have them all."""
+    yield from outcomes(job, todo)
+    divided = [Unit(piece) for piece in slices if job.parts(piece)]
+    yield from outcomes(job, [unit for unit in divided if not job.todo(unit.piece)])
 
 
 def _work(job: Job, slices: Sequence[GeoSlice], on_error: OnError, progress: bool) -> int:
     """Do all units; return how many slices failed."""
-    todo = _todo(job, slices)
-    total = sum(len(job.units(piece)) for piece in slices)
-    log.info("%s: %d of %d units to do", job.ledger.folder.url, len(todo), total)
+    unfinished = _unfinished(job, slices)
+    todo = [unit for piece in unfinished for unit in job.todo(piece)]
+    left = len(todo) + sum(1 for piece in unfinished if job.parts(piece))
+    total = sum(1 + len(job.parts(piece)) for piece in slices)
+    log.info("%s: %d of %d units to do", job.ledger.folder.url, left, total)
     failed = set()
     try:
-        for outcome in watched(outcomes(job, todo), total, total - len(todo), progress):
+        coming = _outcomes(job, unfinished, todo)
+        for outcome in watched(coming, total, total - left, progress):
             if outcome.error is not None:
                 if on_error == "raise":
                     raise outcome.error
                 failed.add(outcome.name)
     except (KeyboardInterrupt, OSError) as error:
-        finished = len(slices) - len(job.ledger.unfinished(piece.name for piece in slices))
+        finished = len(slices) - len(_unfinished(job, slices))
         error.add_note(
             f"The run into {job.ledger.folder.url!r} was stopped with {finished} of {len(slices)} "
             "slices finished, which are kept. The same call goes on with the others."
@@ -214,13 +227,20 @@ def _work(job: Job, slices: Sequence[GeoSlice], on_error: OnError, progress: boo
     return len(failed)
 
 
-def _require_whole_chunks(job: Job) -> None:
-    edge = job.sink.edge
-    if job.part is not None and (job.part < edge or job.part % edge):
+def _forget_parts(job: Job, slices: Sequence[GeoSlice]) -> None:
+    """Clean up after a run that was stopped between the last part of a slice and doing so."""
+    parts = job.ledger.units_with_parts()
+    for piece in slices if parts else ():
+        if safe_name(piece.name) in parts and job.ledger.is_finished(piece.name):
+            job.forget_parts(piece.name)
+
+
+def _require_whole_chunks(part: int | None, edge: int) -> None:
+    if part is not None and (part < edge or part % edge):
         raise ValueError(
-            f"part={job.part} is no whole number of the {edge} px that are stored as one, so that "
+            f"part={part} is no whole number of the {edge} px that are stored as one, so that "
             "two tasks would write into one chunk. Use a multiple, e.g. "
-            f"part={max(round(job.part / edge), 1) * edge}, or None."
+            f"part={max(round(part / edge), 1) * edge}, or None."
         )
 
 
@@ -233,9 +253,10 @@ def _require_unique_names(slices: Sequence[GeoSlice]) -> None:
         )
 
 
-def _result_catalog(ledger: Ledger, slices: Sequence[GeoSlice]) -> xr.Dataset:
+def _result_catalog(job: Job, slices: Sequence[GeoSlice]) -> xr.Dataset:
     """The catalog of what is finished; written anew unless it is there already."""
-    unfinished = set(ledger.unfinished(piece.name for piece in slices))
+    ledger = job.ledger
+    unfinished = {piece.name for piece in _unfinished(job, slices)}
     finished = [piece.name for piece in slices if piece.name not in unfinished]
     url = ledger.folder.url
     if ledger.folder.has(CATALOG_FILE):
@@ -243,5 +264,9 @@ def _result_catalog(ledger: Ledger, slices: Sequence[GeoSlice]) -> xr.Dataset:
         if kept[SCENE].values.tolist() == finished:
             return kept
     items = ledger.items(finished)
-    to_geoparquet(from_items(items), f"{url}/{CATALOG_FILE}")
+    if items:
+        names = [f"{safe_name(name)}.json" for name in finished]
+        collection = collection_of(items, names, job.collection)
+        ledger.folder.write(COLLECTION_FILE, encoded(collection))
+    to_geoparquet(from_items(map(by_itself, items)), f"{url}/{CATALOG_FILE}")
     return open_catalog(url)

@@ -11,7 +11,6 @@ from odc.geo.geobox import GeoBox
 
 from xgeocat.runs.cog import TILE, write_cogs
 from xgeocat.runs.grid import WRITE, Window
-from xgeocat.runs.ledger import parts_name
 from xgeocat.runs.store import CHUNK, Layout, write_zarr
 from xgeocat.storage.folder import Folder
 
@@ -50,6 +49,10 @@ class Sink(Protocol):
 
     def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
         """Make the output of all parts of a field. Done again, it changes nothing."""
+        ...
+
+    def forget_parts(self, folder: Folder, unit: str) -> None:
+        """Remove the parts of an output that is there."""
         ...
 
 
@@ -110,12 +113,16 @@ class Zarr:
             return write_zarr(field, store, self._layout)
 
     def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
-        """Write a part into a group beside the place of the output."""
-        write_zarr(field, folder.group(parts_name(unit)), self._layout, window)
+        """Write a part into the group."""
+        write_zarr(field, folder.parts(f"{unit}.zarr"), self._layout, window)
 
     def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
-        """Move the group to its place."""
-        folder.publish(parts_name(unit), f"{unit}.zarr")
+        """Put the group in its place."""
+        folder.publish_parts(f"{unit}.zarr")
+
+    def forget_parts(self, folder: Folder, unit: str) -> None:
+        """Remove what is left beside it."""
+        folder.forget_parts(f"{unit}.zarr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +154,13 @@ class COG:
 
     def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
         """Write a part into a Zarr group: a COG is written at once, by one task."""
-        write_zarr(field, folder.group(parts_name(unit)), Layout(TILE), window)
+        write_zarr(field, folder.group(_parts(unit)), Layout(TILE), window)
 
     def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
         """Write the COGs of the parts."""
         y, x = field.odc.spatial_dims
         stored = xr.open_zarr(
-            folder.group(parts_name(unit)),
+            folder.group(_parts(unit)),
             consolidated=False,
             mask_and_scale=False,
             chunks={y: WRITE, x: WRITE},
@@ -163,6 +170,10 @@ class COG:
             for name, var in field.data_vars.items()
         }
         self.write(field.assign(whole), folder, unit)
+
+    def forget_parts(self, folder: Folder, unit: str) -> None:
+        """Remove the parts."""
+        folder.remove_all(_parts(unit))
 
 
 SINKS = {"zarr": Zarr, "cog": COG}
@@ -175,3 +186,7 @@ def find_sink(sink: str | Sink) -> Sink:
     if sink not in SINKS:
         raise ValueError(f"sink={sink!r} is unknown; use one of {sorted(SINKS)}.")
     return SINKS[sink]()
+
+
+def _parts(unit: str) -> str:
+    return f".{unit}.parts"

@@ -19,7 +19,7 @@ from xgeocat.domain.signing import unsigned
 from xgeocat.pipeline import Field
 from xgeocat.runs.errors import UnitError, is_full, passes
 from xgeocat.runs.grid import Window, require_grid, windows
-from xgeocat.runs.items import failure_item, output_item
+from xgeocat.runs.items import failure_item, in_collection, output_item
 from xgeocat.runs.ledger import Ledger, safe_name
 from xgeocat.runs.sinks import Sink
 
@@ -60,7 +60,7 @@ class Unit:
     piece : GeoSlice
         The slice.
     window : (slice, slice) or None
-        Rows and columns of a part; None for all.
+        Rows and columns of a part. None for all of it, or to join its parts, where it has any.
     """
 
     piece: GeoSlice
@@ -73,8 +73,8 @@ class Unit:
 
     @property
     def part(self) -> str:
-        """Name of the part, within the slice: where it begins."""
-        return "-".join(f"{s.start:07d}" for s in self.window or ())
+        """Name of the part, within the slice: its rows and its columns."""
+        return "_".join(f"{s.start}-{s.stop}" for s in self.window or ())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -105,6 +105,8 @@ class Job:
         Where to record.
     sink : Sink
         What outputs are written as.
+    collection : str
+        Id of the STAC collection of the outputs.
     retries : int
         How often to try again after an error that may pass.
     part : int or None
@@ -115,22 +117,21 @@ class Job:
     domain: Domain
     ledger: Ledger
     sink: Sink
+    collection: str
     retries: int
     part: int | None = None
 
-    def units(self, piece: GeoSlice) -> list[Unit]:
-        """Divide a slice into what is done as one."""
+    def parts(self, piece: GeoSlice) -> list[Unit]:
+        """The parts that a slice is done in; none if it is done as a whole."""
         if self.part is None or max(piece.shape) <= self.part:
-            return [Unit(piece)]
+            return []
         return [Unit(piece, window) for window in windows(piece.shape, self.part)]
 
     def todo(self, piece: GeoSlice) -> list[Unit]:
-        """Those units of an unfinished slice that are to be done: at least one, which ends it."""
-        units = self.units(piece)
-        if len(units) == 1:
-            return units
-        done = self.ledger.parts(piece.name)
-        return [unit for unit in units if unit.part not in done] or units[-1:]
+        """What is to be done of an unfinished slice before its parts are joined, if it has any."""
+        parts = self.parts(piece)
+        done = self.ledger.parts(piece.name) if parts else set()
+        return [unit for unit in parts if unit.part not in done] if parts else [Unit(piece)]
 
     def do(self, unit: Unit) -> Outcome:
         """Do one unit.
@@ -177,29 +178,28 @@ class Job:
             step = "pipeline"
             field = _as_dataset(self.pipe(cube))
             step = "write"
-            if unit.window is None:
+            if unit.window is not None:
+                _require_same_grid(field, unit.piece)
+                self.sink.write_part(field, unit.window, self.ledger.data, safe_name(unit.name))
+                self.ledger.finish_part(unit.name, unit.part)
+            elif self.parts(unit.piece):
+                self.sink.join(field, self.ledger.data, safe_name(unit.name))
+                self._finish(unit, field, require_grid(field))
+                self.forget_parts(unit.name)
+            else:
                 geobox = self.sink.write(field, self.ledger.data, safe_name(unit.name))
                 self._finish(unit, field, geobox)
-            else:
-                self._write_part(field, unit, unit.window)
         except Exception as error:
             raise _StepError(step, error) from error
 
-    def _write_part(self, field: xr.Dataset, unit: Unit, window: Window) -> None:
-        name, data = safe_name(unit.name), self.ledger.data
-        geobox = _require_same_grid(field, unit.piece)
-        if unit.part not in self.ledger.parts(unit.name):
-            self.sink.write_part(field, window, data, name)
-            self.ledger.finish_part(unit.name, unit.part)
-        # Whoever does the last part joins them; where two do at one time, both do the same.
-        if {u.part for u in self.units(unit.piece)} <= self.ledger.parts(unit.name):
-            self.sink.join(field, data, name)
-            self._finish(unit, field, geobox)
-            self.ledger.forget_parts(unit.name)
+    def forget_parts(self, name: str) -> None:
+        """Remove what is left of the parts of a finished slice; the record of them last."""
+        self.sink.forget_parts(self.ledger.data, safe_name(name))
+        self.ledger.forget_parts(name)
 
     def _finish(self, unit: Unit, field: xr.Dataset, geobox: GeoBox) -> None:
         item = output_item(unit.piece, field, geobox, safe_name(unit.name), self.sink)
-        self.ledger.finish(unit.name, item)
+        self.ledger.finish(unit.name, in_collection(item, self.collection))
 
 
 @dataclass(slots=True, eq=False)
@@ -210,8 +210,8 @@ class _StepError(Exception):
     cause: Exception
 
 
-def _require_same_grid(field: xr.Dataset, piece: GeoSlice) -> GeoBox:
-    """The grid of a field that is done in parts; a ValueError if it is not that of its slice."""
+def _require_same_grid(field: xr.Dataset, piece: GeoSlice) -> None:
+    """Refuse a field that cannot be done in parts, as it is on another grid than its slice."""
     geobox = require_grid(field)
     if not _is_same(geobox, piece.geobox):
         raise ValueError(
@@ -220,7 +220,6 @@ def _require_same_grid(field: xr.Dataset, piece: GeoSlice) -> GeoBox:
             f"{piece.shape}, or elsewhere. Give a larger part=, or None, to do each slice as a "
             "whole."
         )
-    return geobox
 
 
 def _is_same(one: GeoBox, other: GeoBox) -> bool:

@@ -132,14 +132,15 @@ class Bucket:
 
         return ObjectStore(_store(f"{self.url}/{name}"))
 
-    def publish(self, name: str, place: str) -> None:
-        """Move what is below one prefix to another: there, object by object."""
-        with _told(self.url):
-            for page in obstore.list(self.store, name):
-                for found in page:
-                    path = found["path"]
-                    obstore.copy(self.store, path, place + path.removeprefix(name))
-        self.remove_all(name)
+    def parts(self, name: str) -> Store:
+        """Zarr store over a group that several tasks fill, in its place."""
+        return self.group(name)
+
+    def publish_parts(self, name: str) -> None:
+        """Do nothing: the group is in its place."""
+
+    def forget_parts(self, name: str) -> None:
+        """Do nothing: there is nothing beside the place of the group."""
 
 
 @lru_cache(maxsize=64)

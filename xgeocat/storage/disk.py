@@ -145,11 +145,21 @@ class DiskFolder:
 
         return LocalStore(self.root / name)
 
-    def publish(self, name: str, place: str) -> None:
-        """Move a folder to its place, without what a killed writer left in it."""
-        for partial in (self.root / name).rglob("*.partial"):
-            partial.unlink(missing_ok=True)
-        _move(self.root / name, self.root / place)
+    def parts(self, name: str) -> Store:
+        """Zarr store beside the place of a group that several tasks fill."""
+        return self.group(f".{name}.parts")
+
+    def publish_parts(self, name: str) -> None:
+        """Move the group to its place, without what killed writers left in it."""
+        parts, place = self.root / f".{name}.parts", self.root / name
+        if not place.exists():
+            for partial in parts.rglob("*.partial"):
+                partial.unlink(missing_ok=True)
+            _move(parts, place)
+
+    def forget_parts(self, name: str) -> None:
+        """Remove what is left beside the place of a group."""
+        self.remove_all(f".{name}.parts")
 
 
 def _beside(path: Path) -> Path:

@@ -78,11 +78,19 @@ class Folder(Protocol):
         ...
 
     def group(self, name: str) -> Store:
-        """Zarr store over a folder that is here for good, or is filled by several tasks."""
+        """Zarr store over a folder that is here already."""
         ...
 
-    def publish(self, name: str, place: str) -> None:
-        """Move a folder that several tasks have filled to its place, if nobody has yet."""
+    def parts(self, name: str) -> Store:
+        """Zarr store that several tasks fill, together and in any order, to become `name`."""
+        ...
+
+    def publish_parts(self, name: str) -> None:
+        """Make it `name`, if nobody has yet."""
+        ...
+
+    def forget_parts(self, name: str) -> None:
+        """Remove what is left of it."""
         ...
 
 
