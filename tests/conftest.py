@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import odc.geo.xr
@@ -12,6 +14,9 @@ import rasterio
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+
+import xgeocat as xgc
+from tests import bucket
 
 TRANSFORM = Affine(10, 0, 500000, 0, -10, 4300000)
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -23,6 +28,34 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the real satellite data is not here ({SHARED.name}/ beside the checkout)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def job_environment() -> dict[str, str]:
+    """Environment in which a child process imports this checkout of xgeocat."""
+    root = str(Path(xgc.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """URL of a real S3 endpoint."""
+    with bucket.s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def new_bucket(s3_url, monkeypatch) -> Callable[[], str]:
+    """Factory of empty buckets, ``s3://...``, that this process and its children know."""
+    for name, value in bucket.environment(s3_url).items():
+        monkeypatch.setenv(name, value)
+
+    def make():
+        name = f"bucket-{uuid4().hex[:12]}"
+        bucket.make_bucket(s3_url, name)
+        return f"s3://{name}"
+
+    return make
 
 
 @pytest.fixture

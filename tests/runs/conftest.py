@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +18,6 @@ from xgeocat.runs import unit as unit_module
 def short_pause(monkeypatch) -> None:
     """Wait no half seconds between retries."""
     monkeypatch.setattr(unit_module, "PAUSE", 0.001)
-
-
-@pytest.fixture(scope="session")
-def job_environment() -> dict[str, str]:
-    """Environment in which a child process imports this checkout of xgeocat."""
-    root = str(Path(xgc.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture

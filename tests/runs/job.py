@@ -1,6 +1,6 @@
 """A run as a program of its own, to be killed, measured, or put on a cluster.
 
-``python job.py run ITEMS OUT LOG``           run; note every scene that is loaded in LOG
+``python job.py run ITEMS OUT LOG [OPTIONS]`` run; note every scene that is loaded in LOG
 ``python job.py points ITEMS WORK EVERY``     die before every EVERY-th change of a file; resume
 ``python job.py cluster ITEMS OUT``           run on a LocalCluster of two processes
 ``python job.py memory OUT SIZE SOURCE``      run over one raster of SIZE x SIZE pixels
@@ -297,7 +297,8 @@ if __name__ == "__main__":
     task, *arguments = sys.argv[1:]
     first = Path(arguments[0])
     if task == "run":
-        run(first, Path(arguments[1]), Path(arguments[2]), slow_ndvi)
+        options = json.loads(arguments[3]) if len(arguments) > 3 else {}
+        run(first, arguments[1], Path(arguments[2]), slow_ndvi, **options)
     elif task == "points":
         print(json.dumps(points(first, Path(arguments[1]), int(arguments[2]))))
     elif task == "cluster":

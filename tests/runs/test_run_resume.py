@@ -241,6 +241,8 @@ def test_progress_can_be_shown(make_domain, make_pipe, tmp_path, capsys):
 def test_a_run_leaves_no_files_but_its_own(make_domain, make_pipe, tmp_path):
     run(make_pipe(), make_domain(2), tmp_path / "out")
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {".lock", "run.json", "items", "data", "catalog.parquet"}
+    assert names == {
+        ".lock", "run.json", "items", "data", "catalog.parquet", "collection.json"
+    }  # fmt: skip
     assert not list((tmp_path / "out").rglob("*.tmp"))
     assert os.listdir(tmp_path / "out" / "failures") == []

@@ -109,9 +109,16 @@ def absolute(item: Json, base: str | None) -> Json:
     if base is None:
         return item
     assets = {
-        key: {**asset, "href": pystac.utils.make_absolute_href(asset["href"], base)}
+        key: {**asset, "href": _absolute_href(asset["href"], base)}
         if isinstance(asset.get("href"), str)
         else asset
         for key, asset in item.get("assets", {}).items()
     }
     return {**item, "assets": assets}
+
+
+def _absolute_href(href: str, base: str) -> str:
+    # On a web server, what begins with a slash is on that server; elsewhere it is a path.
+    if href.startswith("/") and not base.startswith(("http://", "https://")):
+        return href
+    return pystac.utils.make_absolute_href(href, base)

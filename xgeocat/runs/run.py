@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Literal, get_args, overload
 
 import numpy as np
@@ -194,7 +195,7 @@ def _unfinished(job: Job, slices: Sequence[GeoSlice]) -> list[GeoSlice]:
     return [piece for piece in slices if piece.name in unfinished]
 
 
-def _outcomes(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> Iterator[Outcome]:
+def _outcomes(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> Generator[Outcome]:
     """Do units; then join the parts of slices that have them all."""
     yield from outcomes(job, todo)
     divided = [Unit(piece) for piece in slices if job.parts(piece)]
@@ -210,12 +211,13 @@ def _work(job: Job, slices: Sequence[GeoSlice], on_error: OnError, progress: boo
     log.info("%s: %d of %d units to do", job.ledger.folder.url, left, total)
     failed = set()
     try:
-        coming = _outcomes(job, unfinished, todo)
-        for outcome in watched(coming, total, total - left, progress):
-            if outcome.error is not None:
-                if on_error == "raise":
-                    raise outcome.error
-                failed.add(outcome.name)
+        # Closed at once, so that what is at work has come to its end when an error is told.
+        with closing(_outcomes(job, unfinished, todo)) as coming:
+            for outcome in watched(coming, total, total - left, progress):
+                if outcome.error is not None:
+                    if on_error == "raise":
+                        raise outcome.error
+                    failed.add(outcome.name)
     except (KeyboardInterrupt, OSError) as error:
         finished = len(slices) - len(_unfinished(job, slices))
         error.add_note(

@@ -43,7 +43,7 @@ def leased(store: ObjectStore, url: str) -> Iterator[None]:
     """
     name = uuid4().hex
     try:
-        tag = _tag(obstore.put(store, LEASE_FILE, _content(name, 0), mode="create"))
+        tag = _begun(store, name)
     except AlreadyExistsError:
         tag = _taken_over(store, url, name)
     stop = threading.Event()
@@ -57,13 +57,17 @@ def leased(store: ObjectStore, url: str) -> Iterator[None]:
         _let_go(store, name)
 
 
+def _begun(store: ObjectStore, name: str) -> str:
+    return _tag(obstore.put(store, LEASE_FILE, _content(name, 0), mode="create"))
+
+
 def _taken_over(store: ObjectStore, url: str, name: str) -> str:
-    before = _tag(obstore.head(store, LEASE_FILE))
-    log.info("%s is leased; waiting to see whether its holder is alive", url)
-    time.sleep(3 * RENEW)
     try:
+        before = _tag(obstore.head(store, LEASE_FILE))
+        log.info("%s is leased; waiting to see whether its holder is alive", url)
+        time.sleep(3 * RENEW)
         return _tag(obstore.put(store, LEASE_FILE, _content(name, 0), mode={"e_tag": before}))
-    except PreconditionError as error:
+    except (PreconditionError, FileNotFoundError) as error:
         raise FolderInUseError(url) from error
 
 
