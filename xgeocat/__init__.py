@@ -20,6 +20,7 @@ from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.stitch import stitch
 from xgeocat.pipeline import ApplyToChips, GridSampler, PatchSampler, Sequential, Stitch
 from xgeocat.runs import sinks
+from xgeocat.runs.mosaic import mosaic
 from xgeocat.runs.run import failures, run
 
 __version__ = version("xgeocat")
@@ -41,6 +42,7 @@ __all__ = [
     "from_items",
     "map_patches",
     "models",
+    "mosaic",
     "open_catalog",
     "patch",
     "query",

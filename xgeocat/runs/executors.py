@@ -8,12 +8,12 @@ streamed scene for each thread, whatever the number of scenes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from itertools import groupby, islice
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import uuid4
 
 import dask
@@ -22,11 +22,41 @@ from dask.typing import Key
 
 from xgeocat.patching.tiling import TARGET_BLOCK
 from xgeocat.runs.errors import UnitError
-from xgeocat.runs.unit import Job, Outcome, Unit
+from xgeocat.runs.unit import Outcome
 
 if TYPE_CHECKING:
     from distributed import Client
     from distributed import Future as Remote
+
+
+class Unit(Protocol):
+    """What is done as one."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+
+UnitT = TypeVar("UnitT", bound=Unit, contravariant=True)
+
+
+class Job(Protocol[UnitT]):
+    """What does units, in any process."""
+
+    def do(self, unit: UnitT) -> Outcome:
+        """Do a unit."""
+        ...
+
+    def failed(self, unit: UnitT, error: UnitError) -> Outcome:
+        """Record that a unit failed."""
+        ...
+
 
 #: What dask calls the scheduler of a cluster; a client sets it.
 CLUSTER = (None, "dask.distributed", "distributed")
@@ -37,7 +67,7 @@ _inside: list[None] = []
 _setting = ExitStack()
 
 
-def outcomes(job: Job, units: Iterable[Unit]) -> Iterator[Outcome]:
+def outcomes(job: Job[UnitT], units: Iterable[UnitT]) -> Generator[Outcome]:
     """Do units, here or on the cluster that is active; each outcome as soon as it is known.
 
     Left early (an error, an interrupt), no new unit is begun.
@@ -85,7 +115,7 @@ def one_thread() -> Iterator[None]:
                 _setting.close()
 
 
-def on_threads(job: Job, units: Iterable[Unit]) -> Iterator[Outcome]:
+def on_threads(job: Job[UnitT], units: Iterable[UnitT]) -> Generator[Outcome]:
     """Do units in this process."""
     threads = threads_here()
     for small, group in groupby(units, key=_is_small):
@@ -100,7 +130,7 @@ def _is_small(unit: Unit) -> bool:
     return max(unit.shape) <= TARGET_BLOCK
 
 
-def _side_by_side(job: Job, units: Iterator[Unit], threads: int) -> Iterator[Outcome]:
+def _side_by_side(job: Job[UnitT], units: Iterator[UnitT], threads: int) -> Generator[Outcome]:
     with (
         one_thread(),
         ThreadPoolExecutor(threads, thread_name_prefix="xgeocat-unit") as pool,
@@ -120,7 +150,7 @@ def _side_by_side(job: Job, units: Iterator[Unit], threads: int) -> Iterator[Out
                 future.cancel()
 
 
-def on_cluster(client: Client, job: Job, units: Iterable[Unit]) -> Iterator[Outcome]:
+def on_cluster(client: Client, job: Job[UnitT], units: Iterable[UnitT]) -> Generator[Outcome]:
     """Do units on the workers of a cluster: one for each thread, and none that wait.
 
     A unit that kills its worker takes those along that wait there, and they are blamed for it too.
@@ -131,7 +161,7 @@ def on_cluster(client: Client, job: Job, units: Iterable[Unit]) -> Iterator[Outc
     # A task of its own: so it is made again where the worker that had it is lost.
     shared = client.submit(_given, job, key=f"{run}-job", pure=False)
     todo = enumerate(units)
-    at_work: dict[Key, tuple[Remote[Outcome], Unit]] = {}
+    at_work: dict[Key, tuple[Remote[Outcome], UnitT]] = {}
 
     def send(n: int) -> list[Remote[Outcome]]:
         sent = []
@@ -152,17 +182,17 @@ def on_cluster(client: Client, job: Job, units: Iterable[Unit]) -> Iterator[Outc
         client.cancel([future for future, _ in at_work.values()])
 
 
-def _given(job: Job) -> Job:
+def _given(job: Job[UnitT]) -> Job[UnitT]:
     return job
 
 
-def _do(job: Job, unit: Unit) -> Outcome:
+def _do(job: Job[UnitT], unit: UnitT) -> Outcome:
     """Do a unit on one thread of a worker: its blocks are no tasks of the cluster."""
     with one_thread():
         return job.do(unit)
 
 
-def _outcome(job: Job, future: Remote[Outcome], unit: Unit) -> Outcome:
+def _outcome(job: Job[UnitT], future: Remote[Outcome], unit: UnitT) -> Outcome:
     """What came of a unit; one that killed every worker it was given to has failed."""
     from distributed.scheduler import KilledWorker
 

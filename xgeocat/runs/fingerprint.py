@@ -19,20 +19,22 @@ def fingerprint(
     slices: Sequence[GeoSlice],
 ) -> Json:
     """Say, in JSON values, all that the outputs of a run depend on."""
-    requests = [
-        [
-            s.name,
-            repr(s.grid and (s.grid.shape, tuple(s.grid.transform), str(s.grid.crs))),
-            None if s.interval is None else [str(t) for t in s.interval],
-        ]
-        for s in slices
-    ]
+    requests = [request_of(piece) for piece in slices]
     about = domain.describe() if isinstance(domain, Described) else {}
     return {
         "pipeline": describe(pipe),
         "domain": {"kind": qualified_name(domain), **about},
         "slices": {"count": len(slices), "sha256": digest(requests)},
     }
+
+
+def request_of(piece: GeoSlice) -> list[object]:
+    """What a slice asks for, in JSON values."""
+    return [
+        piece.name,
+        repr(piece.grid and (piece.grid.shape, tuple(piece.grid.transform), str(piece.grid.crs))),
+        None if piece.interval is None else [str(t) for t in piece.interval],
+    ]
 
 
 def digest(value: object) -> str:

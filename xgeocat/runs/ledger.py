@@ -120,6 +120,10 @@ class Ledger:
     def finish(self, unit: str, item: Json) -> None:
         """Record a finished unit, and forget that it failed before."""
         self.folder.write(_item(unit), encoded(item))
+        self.forget_failure(unit)
+
+    def forget_failure(self, unit: str) -> None:
+        """Forget that a unit failed before."""
         self.folder.remove(_failure(unit))
 
     def has_failed(self, unit: str) -> bool:

@@ -98,7 +98,8 @@ def write_zarr(
     layout = layout or Layout()
     geobox = require_grid(field)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
-    _require_template(_with_grid_mapping(xr.Dataset(variables, attrs={}), geobox), store, layout)
+    if not is_written(store):
+        _write_template(_with_grid_mapping(xr.Dataset(variables), geobox), store, layout)
     lazy = {}
     for name, var in variables.items():
         part, target = var.data, _Chunks.open(store, str(name), window)
@@ -116,6 +117,22 @@ def write_zarr(
 def is_written(store: Store) -> bool:
     """Tell whether a store has a group at all, with its metadata and coordinates."""
     return sync(store.exists(ROOT))
+
+
+def write_template(field: xr.Dataset, store: Store, layout: Layout) -> None:
+    """Write everything of a field but its pixels, or write it anew; see :func:`write_zarr`.
+
+    Pixels that are there stay where they are: a longer axis is longer at its end.
+    """
+    geobox = require_grid(field)
+    variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
+    _write_template(_with_grid_mapping(xr.Dataset(variables), geobox), store, layout)
+
+
+def write_region(store: Store, name: str, region: tuple[int | slice, ...], values: Array) -> None:
+    """Write whole chunks of an array; those of nothing but fill value are not stored."""
+    array = zarr.open_array(store, path=name, mode="r+", config={"write_empty_chunks": False})
+    array[region] = values
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +175,12 @@ def _with_grid_mapping(ready: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
     return ready
 
 
-def _require_template(ready: xr.Dataset, store: Store, layout: Layout) -> None:
-    """Write everything but the pixels: metadata, coordinates, grid mapping; once for all parts.
+def _write_template(ready: xr.Dataset, store: Store, layout: Layout) -> None:
+    """Write everything but the pixels: metadata, coordinates, grid mapping.
 
     It is made in memory, for tasks that write parts at one time must not undo what others wrote:
     they all write the same here.
     """
-    if is_written(store):
-        return
     empty = ready.copy(
         data={
             name: dask.array.empty(var.shape, dtype=var.dtype, chunks=-1)

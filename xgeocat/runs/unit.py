@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import rasterio
@@ -141,7 +142,8 @@ class Job:
         OSError
             When nothing more can be written, so that the failure cannot be recorded either.
         """
-        error = self._try(unit)
+        again = self.ledger.has_failed(unit.name)
+        error = attempts(unit.name, partial(self._once, unit), self.retries, again=again)
         if error is not None:
             return self.failed(unit, error)
         return Outcome(unit.name, unit.pixels, None)
@@ -151,32 +153,13 @@ class Job:
         self.ledger.fail(unit.name, failure_item(unit.piece, error))
         return Outcome(unit.name, unit.pixels, error)
 
-    def _try(self, unit: Unit) -> UnitError | None:
-        again = self.ledger.has_failed(unit.name)
-        for attempt in range(1, self.retries + 2):
-            try:
-                # GDAL remembers what it could not read, but here the server is to be asked again.
-                with rasterio.Env(**(AGAIN if again or attempt > 1 else {})):
-                    self._once(unit)
-            except _StepError as failed:
-                if is_full(failed.cause):
-                    raise failed.cause from None
-                if attempt > self.retries or not passes(failed.cause):
-                    return UnitError.of(unit.name, failed.step, attempt, failed.cause)
-                log.info("%s: try %d failed: %s", unit.name, attempt, unsigned(str(failed.cause)))
-                # Workers that failed together shall not all come back at once.
-                time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            else:
-                return None
-        raise AssertionError("unreachable: the last attempt returns")
-
     def _once(self, unit: Unit) -> None:
         """Load, predict, write; and record it last of all."""
         step = "load"
         try:
             cube = self.domain.load(unit.piece)
             step = "pipeline"
-            field = _as_dataset(self.pipe(cube))
+            field = as_dataset(self.pipe(cube))
             step = "write"
             if unit.window is not None:
                 _require_same_grid(field, unit.piece)
@@ -190,7 +173,7 @@ class Job:
                 geobox = self.sink.write(field, self.ledger.data, safe_name(unit.name))
                 self._finish(unit, field, geobox)
         except Exception as error:
-            raise _StepError(step, error) from error
+            raise StepError(step, error) from error
 
     def forget_parts(self, name: str) -> None:
         """Remove what is left of the parts of a finished slice; the record of them last."""
@@ -203,11 +186,48 @@ class Job:
 
 
 @dataclass(slots=True, eq=False)
-class _StepError(Exception):
+class StepError(Exception):
     """One attempt failed at a step."""
 
     step: str
     cause: Exception
+
+
+def attempts(name: str, once: Callable[[], None], retries: int, *, again: bool) -> UnitError | None:
+    """Do something until it succeeds, or fails for good.
+
+    Parameters
+    ----------
+    name : str
+        What fails then.
+    once : callable
+        Does it; raises a StepError.
+    retries : int
+        How often to try again after an error that may pass.
+    again : bool
+        Whether it failed before, in an earlier run.
+
+    Raises
+    ------
+    OSError
+        When nothing more can be written.
+    """
+    for attempt in range(1, retries + 2):
+        try:
+            # GDAL remembers what it could not read, but here the server is to be asked again.
+            with rasterio.Env(**(AGAIN if again or attempt > 1 else {})):
+                once()
+        except StepError as failed:
+            if is_full(failed.cause):
+                raise failed.cause from None
+            if attempt > retries or not passes(failed.cause):
+                return UnitError.of(name, failed.step, attempt, failed.cause)
+            log.info("%s: try %d failed: %s", name, attempt, unsigned(str(failed.cause)))
+            # Workers that failed together shall not all come back at once.
+            time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        else:
+            return None
+    raise AssertionError("unreachable: the last attempt returns")
 
 
 def _require_same_grid(field: xr.Dataset, piece: GeoSlice) -> None:
@@ -230,7 +250,8 @@ def _is_same(one: GeoBox, other: GeoBox) -> bool:
     return one.shape == other.shape and one.crs == other.crs and near
 
 
-def _as_dataset(field: Field) -> xr.Dataset:
+def as_dataset(field: Field) -> xr.Dataset:
+    """A field as a Dataset."""
     if isinstance(field, xr.Dataset):
         return field
     return field.to_dataset(name=PREDICTION)
