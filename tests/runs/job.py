@@ -2,6 +2,7 @@
 
 ``python job.py run ITEMS OUT LOG [OPTIONS]`` run; note every scene that is loaded in LOG
 ``python job.py points ITEMS WORK EVERY``     die before every EVERY-th change of a file; resume
+``python job.py mosaic ITEMS OUT``            make a mosaic
 ``python job.py cluster ITEMS OUT``           run on a LocalCluster of two processes
 ``python job.py memory OUT SIZE SOURCE``      run over one raster of SIZE x SIZE pixels
 """
@@ -19,6 +20,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 import xgeocat as xgc
 from xgeocat.runs import unit as unit_module
@@ -293,12 +296,21 @@ def memory(out, size, source):
     print(json.dumps({"before": before, "after": after, "scenes": found.sizes["scene"]}))
 
 
+def mosaic(items, out):
+    grid = GeoBox((600, 1100), Affine(10, 0, 500000, 0, -10, 4300000), "EPSG:32610")
+    domain = xgc.from_items(items).geocat.domain(bands=["red", "nir"])
+    xgc.mosaic(pipeline(slow_ndvi), domain, grid, out, reduce=["mean", "first", "std"],
+               time="1MS", tile=512, progress=False)  # fmt: skip
+
+
 if __name__ == "__main__":
     task, *arguments = sys.argv[1:]
     first = Path(arguments[0])
     if task == "run":
         options = json.loads(arguments[3]) if len(arguments) > 3 else {}
         run(first, arguments[1], Path(arguments[2]), slow_ndvi, **options)
+    elif task == "mosaic":
+        mosaic(first, arguments[1])
     elif task == "points":
         print(json.dumps(points(first, Path(arguments[1]), int(arguments[2]))))
     elif task == "cluster":
