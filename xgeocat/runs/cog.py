@@ -3,16 +3,23 @@
 https://docs.ogc.org/is/21-026/21-026.html. A COG has its overviews before its pixels, so it cannot
 be written front to back while these come. They are written to a plain tiled file first, block by
 block, of which GDAL then makes the COG (https://gdal.org/en/stable/drivers/raster/cog.html), tile
-by tile: disk, and not memory, is what it takes twice.
+by tile: disk, and not memory, is what it takes twice. What GDAL could not write it may find out as
+it closes a file, and rasterio says nothing of that: so the COG is read again.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 import rasterio
@@ -34,6 +41,9 @@ TILE = 512
 CACHE = 64 << 20
 #: What a GeoTIFF has no dtype for, and what holds all its values.
 WIDER: dict[str, np.dtype] = {"bool": np.dtype(np.uint8), "float16": np.dtype(np.float32)}
+
+#: Checksum of each tile: (band, row, column) of its first pixel.
+Sums: TypeAlias = "dict[tuple[int, int, int], int]"
 
 
 def write_cogs(field: xr.Dataset, path: Path) -> GeoBox:
@@ -59,6 +69,8 @@ def write_cogs(field: xr.Dataset, path: Path) -> GeoBox:
     ------
     ValueError
         For a field without a regular grid or a CRS, or of a dtype that GeoTIFF has not.
+    OSError
+        When it could not be written; ``ENOSPC`` where that is for want of room.
     """
     geobox = require_grid(field)
     for name, var in field.data_vars.items():
@@ -66,18 +78,20 @@ def write_cogs(field: xr.Dataset, path: Path) -> GeoBox:
     path.mkdir(parents=True, exist_ok=True)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         for name, var in field.data_vars.items():
-            plain = path / f".{name}.plain.tif"
-            _write_plain(var.transpose(..., *var.odc.spatial_dims), geobox, plain)
-            rasterio.shutil.copy(
-                plain,
-                path / f"{name}.tif",
-                driver="COG",
-                compress="deflate",
-                blocksize=TILE,
-                bigtiff="if_safer",
-                num_threads="all_cpus",
-                overview_resampling="average" if var.dtype.kind == "f" else "nearest",
-            )
+            plain, made = path / f".{name}.plain.tif", path / f"{name}.tif"
+            sums = _write_plain(var.transpose(..., *var.odc.spatial_dims), geobox, plain)
+            with _writing(made, var.nbytes):
+                rasterio.shutil.copy(
+                    plain,
+                    made,
+                    driver="COG",
+                    compress="deflate",
+                    blocksize=TILE,
+                    bigtiff="if_safer",
+                    num_threads="all_cpus",
+                    overview_resampling="average" if var.dtype.kind == "f" else "nearest",
+                )
+                _require_whole(made, sums)
             plain.unlink()
     return geobox
 
@@ -90,33 +104,69 @@ def _require_dtype(name: str, dtype: np.dtype) -> None:
         )
 
 
-def _write_plain(var: xr.DataArray, geobox: GeoBox, path: Path) -> None:
-    """Write the pixels as they come."""
+@contextmanager
+def _writing(path: Path, size: int) -> Iterator[None]:
+    """Tell what GDAL only logs: whether it was for want of room that a file was not written."""
+    try:
+        yield
+    except Exception as error:
+        # A COG that cannot be compressed takes this much, with what its overviews are made in.
+        short = shutil.disk_usage(path.parent).free < 2 * size
+        number = errno.ENOSPC if short else errno.EIO
+        raise OSError(number, f"{os.strerror(number)} ({error})", str(path)) from error
+
+
+def _require_whole(path: Path, sums: Sums) -> None:
+    """Read all tiles, those of the overviews too."""
+    with rasterio.open(path) as file:
+        for (band, row, column), wanted in sums.items():
+            window = Window(column, row, TILE, TILE).intersection(Window(0, 0, *file.shape[::-1]))
+            if _sum(file.read(band, window=window)) != wanted:
+                raise OSError(f"band {band} at row {row}, column {column} is not what was written")
+        levels = len(file.overviews(1))
+    for level in range(levels):
+        with rasterio.open(path, overview_level=level) as file:
+            for band, (_, window) in product(file.indexes, file.block_windows(1)):
+                file.read(band, window=window)
+
+
+def _sum(tile: Array) -> int:
+    """Checksum of values; GDAL does not tell one NaN, or one zero, from another."""
+    if tile.dtype.kind in "fc":
+        tile = np.where(np.isnan(tile), tile.dtype.type(np.nan), tile + tile.dtype.type(0))
+    return zlib.crc32(tile.tobytes())
+
+
+def _write_plain(var: xr.DataArray, geobox: GeoBox, path: Path) -> Sums:
+    """Write the pixels as they come; return what to look for in the COG."""
     dtype = WIDER.get(var.dtype.name, var.dtype)
     nodata = nodata_of(var)
     if nodata is None and var.dtype.kind == "f":
         nodata = np.nan
     lengths = var.shape[:-2]
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=geobox.shape.y,
-        width=geobox.shape.x,
-        count=int(np.prod(lengths)),
-        dtype=dtype,
-        crs=crs_of(geobox).to_wkt(),
-        transform=geobox.transform,
-        nodata=nodata,
-        tiled=True,
-        blockxsize=TILE,
-        blockysize=TILE,
-        bigtiff="if_safer",
-        sparse_ok=True,
-    ) as file:
+    sums: Sums = {}
+    with _writing(path, var.nbytes):
+        file = rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=geobox.shape.y,
+            width=geobox.shape.x,
+            count=int(np.prod(lengths)),
+            dtype=dtype,
+            crs=crs_of(geobox).to_wkt(),
+            transform=geobox.transform,
+            nodata=nodata,
+            tiled=True,
+            blockxsize=TILE,
+            blockysize=TILE,
+            bigtiff="if_safer",
+            sparse_ok=True,
+        )
+    with file:
         for band, label in enumerate(_labels(var), start=1):
             file.set_band_description(band, label)
-        target = _Bands(file, lengths, dtype, Lock())
+        target = _Bands(file, lengths, np.dtype(dtype), Lock(), sums)
         if var.chunks is None:
             target[tuple(slice(0, n) for n in var.shape)] = var.values
         else:
@@ -124,6 +174,7 @@ def _write_plain(var: xr.DataArray, geobox: GeoBox, path: Path) -> None:
             aligned = all(c % TILE == 0 for dim in (y, x) for c in var.chunksizes[dim][:-1])
             lazy = var if aligned else var.chunk({y: WRITE, x: WRITE})
             writing.write([lazy.data], [target], label=str(path))
+    return sums
 
 
 def _labels(var: xr.DataArray) -> Iterator[str]:
@@ -145,13 +196,18 @@ class _Bands:
     lengths: tuple[int, ...]
     dtype: np.dtype
     lock: Lock
+    sums: Sums
 
     def __setitem__(self, region: tuple[slice, ...], values: Array) -> None:
         *outer, rows, columns = region
         window = Window.from_slices(rows, columns)
         places = product(*(range(s.start, s.stop) for s in outer))
         planes = values.reshape(-1, *values.shape[-2:]).astype(self.dtype, copy=False)
-        with self.lock:
+        tiles = list(product(range(0, planes.shape[1], TILE), range(0, planes.shape[2], TILE)))
+        with self.lock, _writing(Path(self.file.name), self.file.height * self.file.width):
             for place, plane in zip(places, planes, strict=True):
-                band = int(np.ravel_multi_index(place, self.lengths)) if place else 0
-                self.file.write(plane, band + 1, window=window)
+                band = 1 + (int(np.ravel_multi_index(place, self.lengths)) if place else 0)
+                self.file.write(plane, band, window=window)
+                for y, x in tiles:
+                    at = band, rows.start + y, columns.start + x
+                    self.sums[at] = _sum(plane[y : y + TILE, x : x + TILE])
