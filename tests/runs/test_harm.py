@@ -318,7 +318,7 @@ def test_an_attempt_that_a_later_run_swept_away_is_never_kept(
         run(make_pipe(), domain, out, sink=sink)
     swept.set()
     thread.join()
-    assert xgc.failures(out).sizes["scene"] == (0 if again else 1)
+    assert len(list((out / "failures").iterdir())) == (0 if again else 1)
     assert list((out / "data").iterdir()) == [*(out / "data").glob("s0*")] * again
     run(make_pipe(), domain, out, sink=sink)
     assert tree(out) == tree(tmp_path / "calm")
