@@ -20,6 +20,7 @@ from xgeocat.catalog.remote import reading
 from xgeocat.domain.bands import Band, describe_bands
 from xgeocat.domain.geoslice import crs_code
 from xgeocat.patching import writing
+from xgeocat.storage import versions
 from xgeocat.storage.folder import parent_and_name
 
 TIME = "time"
@@ -124,10 +125,12 @@ def _item(scene: xr.Dataset, bands: Sequence[Band], time: Time) -> pystac.Item:
 
 def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.DataArray:
     """Open an array of a Zarr group, and bring it to the grid where it is on another."""
-    group, _, name = band.href.rpartition("/")
-    folder, place = parent_and_name(group)
+    place, _, name = band.href.rpartition("/")
+    folder, entry = parent_and_name(place)
+    versioned = folder.url.endswith(versions.SUFFIX)
     stored = xr.open_zarr(
-        folder.group(place),
+        versions.newest(folder) if versioned else folder.group(entry),
+        group=entry if versioned else None,
         consolidated=False,
         mask_and_scale=False,
         decode_coords="all",

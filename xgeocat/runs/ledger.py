@@ -53,11 +53,15 @@ class Ledger:
         self.require(fingerprint)
         if not self.is_run():
             self.folder.write(FINGERPRINT_FILE, encoded(json.loads(json.dumps(fingerprint))))
-        self.folder.sweep(("", ITEMS, FAILURES, PARTS, DATA))
+        self.sweep()
         finished = set(self.folder.names(ITEMS))
         for name in finished.intersection(self.folder.names(FAILURES)):
             # Finished since, by a run that was stopped before it could forget the failure.
             self.folder.remove(f"{FAILURES}/{name}")
+
+    def sweep(self) -> None:
+        """Remove what a run or a worker that was stopped had begun to write."""
+        self.folder.sweep(("", ITEMS, FAILURES, DATA))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -131,8 +135,9 @@ class Ledger:
         return self.folder.has(_failure(unit))
 
     def fail(self, unit: str, item: Json) -> None:
-        """Record a failed unit."""
-        self.folder.write(_failure(unit), encoded(item))
+        """Record a failed unit, unless another attempt has finished it."""
+        if not self.is_finished(unit):
+            self.folder.write(_failure(unit), encoded(item))
 
     def finish_part(self, unit: str, part: str) -> None:
         """Record a finished part of a unit."""
@@ -146,10 +151,6 @@ class Ledger:
     def forget_parts(self, unit: str) -> None:
         """Forget the parts of a unit."""
         self.folder.remove_all(f"{PARTS}/{safe_name(unit)}")
-
-    def units_with_parts(self) -> set[str]:
-        """Names, made safe, of the units of which parts are recorded."""
-        return set(self.folder.names(PARTS))
 
     def items(self, units: Iterable[str]) -> list[Json]:
         """Items of the finished units among `units`, in their order."""

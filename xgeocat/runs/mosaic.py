@@ -28,7 +28,7 @@ from xgeocat.runs.ledger import Ledger, RunMismatchError
 from xgeocat.runs.progress import peak_memory, watched
 from xgeocat.runs.run import RunFailuresWarning
 from xgeocat.runs.store import CHUNK, Layout, is_written, write_template
-from xgeocat.runs.tile import MOSAIC, Scene, Tile, TileJob, answers_of, record_of, unwritten
+from xgeocat.runs.tile import MOSAIC, Scene, Tile, TileJob, answers_of, record_of, sweep, unwritten
 from xgeocat.runs.unit import as_dataset
 from xgeocat.storage.folder import folder_at
 
@@ -118,12 +118,14 @@ def mosaic(
     ledger.require(about)
     with ledger.locked():
         ledger.open(about)
+        sweep(ledger)
         if scenes:
             steps = _steps(ledger, scenes, time)
             template, job = _prepared(pipe, domain, ledger, scenes[0], (grid, reducers, resampling))
             _require_template(ledger, template, steps)
             tiles = list(_tiles(ledger, grid, scenes, steps, tile))
             _work(job, tiles, progress)
+            sweep(ledger)
         return open_mosaic(ledger)
 
 

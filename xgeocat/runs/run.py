@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Literal, get_args, overload
 
 import numpy as np
@@ -24,8 +25,8 @@ from xgeocat.runs.items import COLLECTION_FILE, by_itself, collection_of
 from xgeocat.runs.ledger import Ledger, encoded, safe_name
 from xgeocat.runs.plan import RunPlan, plan_run
 from xgeocat.runs.progress import peak_memory, watched
-from xgeocat.runs.sinks import Sink, find_sink
-from xgeocat.runs.unit import Job, Outcome, Unit
+from xgeocat.runs.sinks import Icechunk, Sink, find_sink
+from xgeocat.runs.unit import Job, Outcome, Pending, Unit
 from xgeocat.storage.folder import folder_at
 
 OnError = Literal["record", "raise"]
@@ -99,9 +100,9 @@ def run(
         Output folder: new, empty, or of the same run. On a disk, or in an object store:
         ``s3://bucket/prefix`` (with the extra ``xgeocat[s3]``; credentials and endpoint are read
         from the environment, see :func:`xgeocat.storage.folder.folder_at`).
-    sink : {"zarr", "cog"} or Sink, default: "zarr"
-        What to write: one Zarr v3 group per slice, or one Cloud-Optimized GeoTIFF per slice and
-        variable; or one of :mod:`xgeocat.sinks`, with options.
+    sink : {"zarr", "cog", "icechunk"} or Sink, default: "zarr"
+        What to write: one Zarr v3 group per slice, one Cloud-Optimized GeoTIFF per slice and
+        variable, or one Icechunk repository; or one of :mod:`xgeocat.sinks`, with options.
     part : int or None, default: 16384
         Larger slices are done in square parts with edges of so many pixels, each a unit of its
         own: they are spread over the workers, and finished ones are kept. A whole number of what
@@ -142,6 +143,7 @@ def run(
             "least 0."
         )
     ledger, writer = Ledger(folder_at(out)), find_sink(sink)
+    part = None if isinstance(writer, Icechunk) else part
     _require_whole_chunks(part, writer.edge)
     slices = list(domain.slices())
     _require_unique_names(slices)
@@ -155,6 +157,9 @@ def run(
         job.ledger.open(about)
         _forget_parts(job, slices)
         failed = _work(job, slices, on_error, progress)
+        # Workers that were killed could not do so.
+        _forget_parts(job, slices)
+        ledger.sweep()
         if failed:
             warnings.warn(
                 f"{failed} of {len(slices)} slices failed; xgeocat.failures({str(out)!r}) says "
@@ -197,9 +202,32 @@ def _unfinished(job: Job, slices: Sequence[GeoSlice]) -> list[GeoSlice]:
 
 def _outcomes(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> Generator[Outcome]:
     """Do units; then join the parts of slices that have them all."""
+    if isinstance(job.sink, Icechunk):
+        yield from _committed(job, job.sink, todo)
+        return
     yield from outcomes(job, todo)
     divided = [Unit(piece) for piece in slices if job.parts(piece)]
     yield from outcomes(job, [unit for unit in divided if not job.todo(unit.piece)])
+
+
+def _committed(job: Job, sink: Icechunk, todo: Sequence[Unit]) -> Iterator[Outcome]:
+    """Do units in batches, each of which is committed as one; then record them."""
+    data = job.ledger.data
+    for batch in (todo[i : i + sink.every] for i in range(0, len(todo), sink.every)):
+        done: dict[str, Pending] = {}
+        try:
+            for outcome in outcomes(replace(job, sink=sink.begin(data)), batch):
+                if outcome.pending is not None:
+                    done[outcome.name] = outcome.pending
+                yield outcome
+        finally:
+            # Also what came before the run was stopped.
+            if done:
+                names = sorted(done)
+                message = f"{len(names)}: {', '.join(names)}"
+                sink.commit(data, [done[name].changes for name in names], message)
+            for name, pending in done.items():
+                job.ledger.finish(name, pending.item)
 
 
 def _work(job: Job, slices: Sequence[GeoSlice], on_error: OnError, progress: bool) -> int:
@@ -230,10 +258,9 @@ def _work(job: Job, slices: Sequence[GeoSlice], on_error: OnError, progress: boo
 
 
 def _forget_parts(job: Job, slices: Sequence[GeoSlice]) -> None:
-    """Clean up after a run that was stopped between the last part of a slice and doing so."""
-    parts = job.ledger.units_with_parts()
-    for piece in slices if parts else ():
-        if safe_name(piece.name) in parts and job.ledger.is_finished(piece.name):
+    """Remove what is left of the parts of finished slices."""
+    for piece in slices:
+        if job.parts(piece) and job.ledger.is_finished(piece.name):
             job.forget_parts(piece.name)
 
 

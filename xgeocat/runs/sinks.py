@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Protocol
+import dataclasses
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol, Self
 
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -12,10 +14,28 @@ from odc.geo.geobox import GeoBox
 from xgeocat.runs.cog import TILE, write_cogs
 from xgeocat.runs.grid import WRITE, Window
 from xgeocat.runs.store import CHUNK, Layout, write_zarr
+from xgeocat.storage import versions
 from xgeocat.storage.folder import Folder
 
 ZARR_TYPE = "application/vnd+zarr; version=3"
+REPOSITORY = f"archive{versions.SUFFIX}"
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of writing.
+
+    Parameters
+    ----------
+    geobox : GeoBox
+        The grid written.
+    changes : bytes or None
+        What is to be committed; None where that is not needed.
+    """
+
+    geobox: GeoBox
+    changes: bytes | None = None
 
 
 class Sink(Protocol):
@@ -39,8 +59,8 @@ class Sink(Protocol):
         """Name of the entry of a variable, within the folder of all outputs."""
         ...
 
-    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> GeoBox:
-        """Write a field whole; return its grid."""
+    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> Written:
+        """Write a field whole."""
         ...
 
     def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
@@ -107,10 +127,10 @@ class Zarr:
         """``<unit>.zarr/<variable>``."""
         return f"{unit}.zarr/{variable}"
 
-    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> GeoBox:
+    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> Written:
         """Write a field whole."""
         with folder.new_group(f"{unit}.zarr") as store:
-            return write_zarr(field, store, self._layout)
+            return Written(write_zarr(field, store, self._layout))
 
     def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
         """Write a part into the group."""
@@ -147,10 +167,10 @@ class COG:
         """``<unit>/<variable>.tif``."""
         return f"{unit}/{variable}.tif"
 
-    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> GeoBox:
+    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> Written:
         """Write a field whole."""
         with folder.new_files(unit) as path:
-            return write_cogs(field, path)
+            return Written(write_cogs(field, path))
 
     def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
         """Write a part into a Zarr group: a COG is written at once, by one task."""
@@ -176,7 +196,73 @@ class COG:
         folder.remove_all(_parts(unit))
 
 
-SINKS = {"zarr": Zarr, "cog": COG}
+@dataclass(frozen=True, slots=True)
+class Icechunk:
+    """One Icechunk repository, ``data/archive.icechunk``, with a group for each scene.
+
+    Scenes are committed in batches: readers see all of a batch or nothing of it, and the history
+    says which came when. Needs the extra ``xgeocat[icechunk]``. Scenes are done as a whole.
+
+    Parameters
+    ----------
+    every : int, default: 100
+        Scenes of a commit. A run that is stopped does those again that were not committed.
+    chunk : int, default: 512
+        Chunk edge in pixels.
+    base : bytes, optional
+        The session that changes are made on, while a run is at work.
+    """
+
+    every: int = 100
+    chunk: int = CHUNK
+    base: bytes | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def edge(self) -> int:
+        """Edge of a chunk."""
+        return self.chunk
+
+    @property
+    def media_type(self) -> str:
+        """Media type of Zarr."""
+        return ZARR_TYPE
+
+    def describe(self) -> Mapping[str, object]:
+        """Describe what the bytes depend on."""
+        return {"kind": "icechunk", "chunk": self.chunk}
+
+    def entry(self, unit: str, variable: str) -> str:
+        """``archive.icechunk/<unit>/<variable>``."""
+        return f"{REPOSITORY}/{unit}/{variable}"
+
+    def begin(self, folder: Folder) -> Self:
+        """Open a session for a batch."""
+        return replace(self, base=versions.begin(folder.inside(REPOSITORY)))
+
+    def commit(self, folder: Folder, changes: Sequence[bytes], message: str) -> None:
+        """Commit a batch."""
+        versions.commit(folder.inside(REPOSITORY), changes, message)
+
+    def write(self, field: xr.Dataset, folder: Folder, unit: str) -> Written:
+        """Write a field into a fork of the session."""
+        if self.base is None:
+            raise ValueError("Icechunk writes within a batch; see begin.")
+        fork = versions.forked(self.base)
+        geobox = write_zarr(field, fork.store, Layout(self.chunk), group=f"{unit}/")
+        return Written(geobox, pickle.dumps(fork))
+
+    def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
+        """Refuse: scenes are done as a whole."""
+        raise ValueError("Icechunk takes scenes as a whole; use part=None, or sink='zarr'.")
+
+    def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
+        """Do nothing, as there are no parts."""
+
+    def forget_parts(self, folder: Folder, unit: str) -> None:
+        """Do nothing, as there are no parts."""
+
+
+SINKS: dict[str, Callable[[], Sink]] = {"zarr": Zarr, "cog": COG, "icechunk": Icechunk}
 
 
 def find_sink(sink: str | Sink) -> Sink:

@@ -66,7 +66,11 @@ class Layout:
 
 
 def write_zarr(
-    field: xr.Dataset, store: Store, layout: Layout | None = None, window: Window | None = None
+    field: xr.Dataset,
+    store: Store,
+    layout: Layout | None = None,
+    window: Window | None = None,
+    group: str = "",
 ) -> GeoBox:
     """Write a field, or a part of one, as a Zarr v3 group.
 
@@ -84,6 +88,8 @@ def write_zarr(
         How arrays are stored.
     window : (slice, slice), optional
         Rows and columns of the part; see :func:`xgeocat.runs.grid.windows`. All by default.
+    group : str, optional
+        Path of the group in the store, ending in a slash; the store itself by default.
 
     Returns
     -------
@@ -98,11 +104,11 @@ def write_zarr(
     layout = layout or Layout()
     geobox = require_grid(field)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
-    if not is_written(store):
-        _write_template(_with_grid_mapping(xr.Dataset(variables), geobox), store, layout)
+    if not is_written(store, group):
+        _write_template(_with_grid_mapping(xr.Dataset(variables), geobox), store, layout, group)
     lazy = {}
     for name, var in variables.items():
-        part, target = var.data, _Chunks.open(store, str(name), window)
+        part, target = var.data, _Chunks.open(store, f"{group}{name}", window)
         if window is not None:
             part = part[(..., *window)]
         if isinstance(part, np.ndarray):
@@ -110,13 +116,13 @@ def write_zarr(
         else:
             lazy[name] = (_aligned(part, layout), target)
     sources, targets = [s for s, _ in lazy.values()], [t for _, t in lazy.values()]
-    writing.write(sources, targets, label=str((store, window)))
+    writing.write(sources, targets, label=str((store, group, window)))
     return geobox
 
 
-def is_written(store: Store) -> bool:
+def is_written(store: Store, group: str = "") -> bool:
     """Tell whether a store has a group at all, with its metadata and coordinates."""
-    return sync(store.exists(ROOT))
+    return sync(store.exists(group + ROOT))
 
 
 def write_template(field: xr.Dataset, store: Store, layout: Layout) -> None:
@@ -175,7 +181,7 @@ def _with_grid_mapping(ready: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
     return ready
 
 
-def _write_template(ready: xr.Dataset, store: Store, layout: Layout) -> None:
+def _write_template(ready: xr.Dataset, store: Store, layout: Layout, group: str = "") -> None:
     """Write everything but the pixels: metadata, coordinates, grid mapping.
 
     It is made in memory, for tasks that write parts at one time must not undo what others wrote:
@@ -198,7 +204,7 @@ def _write_template(ready: xr.Dataset, store: Store, layout: Layout) -> None:
         MemoryStore(made), zarr_format=3, consolidated=False, encoding=encoding, compute=False
     )
     for key in sorted(made, key=lambda key: key == ROOT):
-        sync(store.set(key, made[key]))
+        sync(store.set(group + key, made[key]))
 
 
 def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:

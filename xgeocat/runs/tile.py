@@ -140,7 +140,7 @@ class TileJob:
         """
         again = self.ledger.has_failed(unit.name)
         error = attempts(unit.name, partial(self._once, unit), self.retries, again=again)
-        if error is not None:
+        if isinstance(error, UnitError):
             return self.failed(unit, error)
         return Outcome(unit.name, int(np.prod(unit.shape)), None)
 
@@ -245,6 +245,17 @@ def record_of(ledger: Ledger, name: str) -> Json:
         return {"applied": [], "state": "", "written": False}
     found: Json = json.loads(ledger.folder.read(path))
     return found
+
+
+def sweep(ledger: Ledger) -> None:
+    """Remove what was begun and never finished, and states that no record is about any more."""
+    ledger.sweep()
+    ledger.folder.sweep((STATE, TILES))
+    states = set(ledger.folder.names(STATE))
+    if states:
+        records = (name.removesuffix(".json") for name in ledger.folder.names(TILES))
+        for name in states - {record_of(ledger, record)["state"] for record in records}:
+            ledger.folder.remove_all(f"{STATE}/{name}")
 
 
 def unwritten(ledger: Ledger) -> list[Json]:

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import rasterio
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
 from xgeocat.domain.signing import unsigned
@@ -25,12 +27,29 @@ from xgeocat.runs.ledger import Ledger, safe_name
 from xgeocat.runs.sinks import Sink
 
 log = logging.getLogger(__name__)
+Done = TypeVar("Done")
 
 PREDICTION = "prediction"
 #: Options of GDAL for a retry: nothing that is known of remote files counts.
 AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 #: Seconds before the first retry; doubled before each further one.
 PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An output that is written, but not committed yet.
+
+    Parameters
+    ----------
+    item : dict
+        Its record.
+    changes : bytes
+        What is to be committed.
+    """
+
+    item: Json
+    changes: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +63,15 @@ class Outcome:
     pixels : int
         Pixels of its grid.
     error : UnitError or None
-        Why it failed; None if it is finished.
+        Why it failed; None if it is finished, but for what is pending.
+    pending : Pending or None
+        What is still to be committed and recorded.
     """
 
     name: str
     pixels: int
     error: UnitError | None
+    pending: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +165,18 @@ class Job:
             When nothing more can be written, so that the failure cannot be recorded either.
         """
         again = self.ledger.has_failed(unit.name)
-        error = attempts(unit.name, partial(self._once, unit), self.retries, again=again)
-        if error is not None:
-            return self.failed(unit, error)
-        return Outcome(unit.name, unit.pixels, None)
+        done = attempts(unit.name, partial(self._once, unit), self.retries, again=again)
+        if isinstance(done, UnitError):
+            return self.failed(unit, done)
+        return Outcome(unit.name, unit.pixels, None, done)
 
     def failed(self, unit: Unit, error: UnitError) -> Outcome:
         """Record a failure."""
         self.ledger.fail(unit.name, failure_item(unit.piece, error))
         return Outcome(unit.name, unit.pixels, error)
 
-    def _once(self, unit: Unit) -> None:
-        """Load, predict, write; and record it last of all."""
+    def _once(self, unit: Unit) -> Pending | None:
+        """Load, predict, write; and record it last of all, if nothing is to be committed."""
         step = "load"
         try:
             cube = self.domain.load(unit.piece)
@@ -167,22 +189,26 @@ class Job:
                 self.ledger.finish_part(unit.name, unit.part)
             elif self.parts(unit.piece):
                 self.sink.join(field, self.ledger.data, safe_name(unit.name))
-                self._finish(unit, field, require_grid(field))
+                self.ledger.finish(unit.name, self._item(unit, field, require_grid(field)))
                 self.forget_parts(unit.name)
             else:
-                geobox = self.sink.write(field, self.ledger.data, safe_name(unit.name))
-                self._finish(unit, field, geobox)
+                written = self.sink.write(field, self.ledger.data, safe_name(unit.name))
+                item = self._item(unit, field, written.geobox)
+                if written.changes is not None:
+                    return Pending(item, written.changes)
+                self.ledger.finish(unit.name, item)
         except Exception as error:
             raise StepError(step, error) from error
+        return None
 
     def forget_parts(self, name: str) -> None:
         """Remove what is left of the parts of a finished slice; the record of them last."""
         self.sink.forget_parts(self.ledger.data, safe_name(name))
         self.ledger.forget_parts(name)
 
-    def _finish(self, unit: Unit, field: xr.Dataset, geobox: GeoBox) -> None:
+    def _item(self, unit: Unit, field: xr.Dataset, geobox: GeoBox) -> Json:
         item = output_item(unit.piece, field, geobox, safe_name(unit.name), self.sink)
-        self.ledger.finish(unit.name, in_collection(item, self.collection))
+        return in_collection(item, self.collection)
 
 
 @dataclass(slots=True, eq=False)
@@ -193,7 +219,7 @@ class StepError(Exception):
     cause: Exception
 
 
-def attempts(name: str, once: Callable[[], None], retries: int, *, again: bool) -> UnitError | None:
+def attempts(name: str, once: Callable[[], Done], retries: int, *, again: bool) -> Done | UnitError:
     """Do something until it succeeds, or fails for good.
 
     Parameters
@@ -207,6 +233,11 @@ def attempts(name: str, once: Callable[[], None], retries: int, *, again: bool) 
     again : bool
         Whether it failed before, in an earlier run.
 
+    Returns
+    -------
+    object
+        What `once` returns, or a UnitError.
+
     Raises
     ------
     OSError
@@ -216,7 +247,7 @@ def attempts(name: str, once: Callable[[], None], retries: int, *, again: bool) 
         try:
             # GDAL remembers what it could not read, but here the server is to be asked again.
             with rasterio.Env(**(AGAIN if again or attempt > 1 else {})):
-                once()
+                return once()
         except StepError as failed:
             if is_full(failed.cause):
                 raise failed.cause from None
@@ -225,8 +256,6 @@ def attempts(name: str, once: Callable[[], None], retries: int, *, again: bool) 
             log.info("%s: try %d failed: %s", name, attempt, unsigned(str(failed.cause)))
             # Workers that failed together shall not all come back at once.
             time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-        else:
-            return None
     raise AssertionError("unreachable: the last attempt returns")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Held by whoever is at work. It stays, for whoever removed it would let two in.
 LOCK_FILE = ".lock"
+#: A file that is gone when an attempt was swept away, though whoever fills it makes folders anew.
+WHOLE = ".whole"
 
 
 class FolderInUseError(RuntimeError):
@@ -99,10 +101,11 @@ class DiskFolder:
         """Remove what was begun and never finished."""
         for folder in folders:
             for entry in (self.root / folder).glob(".*.tmp"):
-                if entry.is_dir():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink()
+                # All of it at once: a worker that lost its client may still be at work on it.
+                gone = entry.with_name(f".{uuid4().hex}.tmp")
+                with suppress(FileNotFoundError):
+                    entry.rename(gone)
+                    gone.unlink() if gone.is_file() else shutil.rmtree(gone, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -128,14 +131,18 @@ class DiskFolder:
     def new_files(self, name: str) -> Iterator[Path]:
         """Give a folder to fill.
 
-        However many attempts there are at one time, each fills its own, and one is kept.
+        However many attempts there are at one time, each fills its own, and one is kept; but none
+        that was swept away in the meantime, for what it wrote since is not all of it.
         """
         path = self.root / name
         beside = _beside(path)
+        filled, whole = beside / path.name, beside / WHOLE
         try:
-            beside.mkdir(parents=True)
-            yield beside
-            _move(beside, path)
+            filled.mkdir(parents=True)
+            whole.touch()
+            yield filled
+            whole.unlink()
+            _move(filled, path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
