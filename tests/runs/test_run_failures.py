@@ -86,15 +86,15 @@ def test_a_disk_that_is_full_ends_the_run_which_goes_on_once_there_is_room(
 ):
     from zarr.storage import LocalStore
 
-    domain, real = make_domain(3), LocalStore.set
+    domain, real = make_domain(3), LocalStore.set_sync
     run(make_pipe(), domain, tmp_path / "undisturbed")
 
-    async def full(self, key, value, *args, **kwargs):
+    def full(self, key, value):
         if "s1.zarr" in str(self.root) and "/c/" in key:
             raise OSError(number, os.strerror(number))
-        await real(self, key, value, *args, **kwargs)
+        real(self, key, value)
 
-    monkeypatch.setattr(LocalStore, "set", full)
+    monkeypatch.setattr(LocalStore, "set_sync", full)
     with pytest.raises(OSError, match=os.strerror(number)) as error:
         run(make_pipe(), domain, tmp_path / "out")
     assert any("The same call goes on" in note for note in error.value.__notes__)

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from zarr.storage import LocalStore
 
 from tests.domain import scenes
+from xgeocat.runs import store as store_module
 from xgeocat.runs.store import CHUNK, write_zarr
 
 UTM = "EPSG:32610"
@@ -283,6 +284,34 @@ def test_chunking_of_the_source_changes_no_byte_on_disk(tmp_path):
     assert all(other == found[0] for other in found[1:])
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), KINDS)
+@pytest.mark.parametrize("shape", [(512, 512), (1100, 1300), (70, 90), (2, 600, 513)])
+@pytest.mark.parametrize("chunks", [None, (512, 512)])
+def test_chunks_that_go_straight_to_a_disk_are_those_of_zarr(
+    tmp_path, monkeypatch, dtype, nodata, shape, chunks
+):
+    extra = [("band", shape[0])] if len(shape) == 3 else []
+    made = field(shape[-2:], dtype=dtype, nodata=nodata, extra=extra, chunks=chunks)
+    if dtype != "bool" and len(shape) == 3:
+        # A whole chunk of nothing.
+        made = made.where(made.band > 0, np.nan if nodata is None else nodata).astype(dtype)
+    made = made.to_dataset()
+    went = []
+    straight = store_module._put
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_put", lambda *args: (went.append(1), straight(*args)))
+        write_zarr(made, LocalStore(tmp_path / "straight.zarr"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_is_plain", lambda array: False)
+        write_zarr(made, LocalStore(tmp_path / "zarr.zarr"))
+    one, other = (
+        {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+        for root in (tmp_path / "straight.zarr", tmp_path / "zarr.zarr")
+    )
+    assert one == other
+    assert went, "nothing went straight"
+
+
 # --- law 6: one writer ----------------------------------------------------------------------------
 
 
@@ -305,6 +334,13 @@ def spied(monkeypatch):
                 patch.setattr(
                     LocalStore, name, _noted(whole, written if name == "set" else read, note)
                 )
+            straight = LocalStore.set_sync
+
+            def set_sync(self, key, value):
+                note(written, self, key)
+                straight(self, key, value)
+
+            patch.setattr(LocalStore, "set_sync", set_sync)
             write_zarr(made, LocalStore(path))
         return written, read
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import dask.array
@@ -10,9 +12,12 @@ import numpy as np
 import odc.geo.xr
 import xarray as xr
 import zarr
+from numcodecs import Zstd
 from odc.geo.geobox import GeoBox
+from zarr.codecs import BytesCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore
 
 from xgeocat.domain.geoslice import crs_of
 from xgeocat.patching import writing
@@ -31,6 +36,9 @@ ZarrArray: TypeAlias = "zarr.Array[ArrayV3Metadata]"
 CHUNK = 512
 #: Attributes that are written anew, or that would tell a reader to scale what is not scaled.
 OURS = ("nodata", "_FillValue", "missing_value", "grid_mapping", "scale_factor", "add_offset")
+#: What zarr compresses with by default, said here as `_put` does it too.
+COMPRESSOR = ZstdCodec(level=0, checksum=False)
+ZSTD = Zstd(level=COMPRESSOR.level, checksum=COMPRESSOR.checksum)
 #: What makes a folder a group; written last, so that where it is, all metadata is.
 ROOT = "zarr.json"
 
@@ -145,29 +153,64 @@ def write_region(store: Store, name: str, region: tuple[int | slice, ...], value
 class _Chunks:
     """A part of an array, whose chunks of nothing but fill value are not stored.
 
-    zarr compares all of every chunk with the fill value. One cell of each tells as well that none
-    of them is empty, and most often none is.
+    zarr puts all of a process through one event loop, so that threads wait for it: onto a disk,
+    chunks go straight (see `_put`).
     """
 
-    seldom: ZarrArray
-    always: ZarrArray
+    array: ZarrArray
     origin: tuple[int, int]
 
     @classmethod
     def open(cls, store: Store, path: str, window: Window | None) -> Self:
-        one, other = (
-            zarr.open_array(store, path=path, mode="r+", config={"write_empty_chunks": empty})
-            for empty in (True, False)
-        )
-        return cls(one, other, (0, 0) if window is None else (window[0].start, window[1].start))
+        array = zarr.open_array(store, path=path, mode="r+", config={"write_empty_chunks": False})
+        return cls(array, (0, 0) if window is None else (window[0].start, window[1].start))
 
     def __setitem__(self, region: tuple[slice, ...], values: Array) -> None:
-        sample = values[tuple(slice(None, None, n) for n in self.seldom.chunks)]
-        fill = self.seldom.fill_value
-        maybe_empty = np.isnan(sample).any() if fill != fill else (sample == fill).any()
         origin = (0,) * (values.ndim - 2) + self.origin
         place = tuple(slice(s.start + o, s.stop + o) for s, o in zip(region, origin, strict=True))
-        (self.always if maybe_empty else self.seldom)[place] = values
+        store = self.array.store
+        if isinstance(store, LocalStore) and _is_plain(self.array):
+            _put(store, self.array, tuple(s.start for s in place), values)
+        else:
+            self.array[place] = values
+
+
+def _is_plain(array: ZarrArray) -> bool:
+    """Tell whether chunks are stored as `_put` makes them."""
+    little = sys.byteorder == "little" and array.serializer == BytesCodec(endian="little")
+    single = array.dtype.itemsize == 1 and isinstance(array.serializer, BytesCodec)
+    return (little or single) and array.shards is None and array.compressors == (COMPRESSOR,)
+
+
+def _put(store: LocalStore, array: ZarrArray, start: tuple[int, ...], values: Array) -> None:
+    """Encode and store whole chunks; the same bytes as zarr's.
+
+    https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html: a chunk that reaches over the
+    edge of the array is stored whole.
+    """
+    chunks, make = array.chunks, default_buffer_prototype().buffer.from_bytes
+    counts = (range(-(-n // c)) for n, c in zip(values.shape, chunks, strict=True))
+    for number in product(*counts):
+        part = values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(number, chunks, strict=True))]
+        place = tuple(s // c + i for s, c, i in zip(start, chunks, number, strict=True))
+        key = f"{array.path}/{array.metadata.encode_chunk_key(place)}"
+        if _is_empty(part, array.fill_value):
+            store.delete_sync(key)
+            continue
+        if part.shape != chunks:
+            whole = np.full(chunks, array.fill_value, array.dtype)
+            whole[tuple(map(slice, part.shape))] = part
+            part = whole
+        store.set_sync(key, make(ZSTD.encode(np.ascontiguousarray(part, array.dtype))))
+
+
+def _is_empty(part: Array, fill: np.generic) -> bool:
+    """Tell whether there is nothing but fill value; most often the first cell says that already."""
+    unknown = fill != fill
+    first = part[(0,) * part.ndim]
+    if not (first != first if unknown else first == fill):
+        return False
+    return bool(np.isnan(part).all() if unknown else (part == fill).all())
 
 
 def _with_grid_mapping(ready: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
@@ -204,7 +247,10 @@ def _write_template(ready: xr.Dataset, store: Store, layout: Layout, group: str 
         MemoryStore(made), zarr_format=3, consolidated=False, encoding=encoding, compute=False
     )
     for key in sorted(made, key=lambda key: key == ROOT):
-        sync(store.set(group + key, made[key]))
+        if isinstance(store, LocalStore):
+            store.set_sync(group + key, made[key])
+        else:
+            sync(store.set(group + key, made[key]))
 
 
 def _prepared(var: xr.DataArray, geobox: GeoBox) -> xr.DataArray:
@@ -236,7 +282,7 @@ def _encoding(var: xr.DataArray) -> dict[str, object]:
     nodata = nodata_of(var)
     if nodata is None and var.dtype.kind == "f":
         nodata = np.nan
-    encoding: dict[str, object] = {"grid_mapping": "spatial_ref"}
+    encoding: dict[str, object] = {"grid_mapping": "spatial_ref", "compressors": (COMPRESSOR,)}
     if nodata is None and var.dtype.kind in "iu":
         # Zarr wants a fill value, and GDAL takes it for nodata: then let it be an unlikely one.
         limits = np.iinfo(var.dtype)
