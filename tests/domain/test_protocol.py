@@ -160,17 +160,6 @@ def test_a_third_party_domain_runs_through_run(make_folder, tmp_path):
         scenes.assert_same(cube["prediction"].values[0], expected(i))
 
 
-def test_run_hands_a_third_party_domain_the_bands_it_is_asked_for(make_folder, tmp_path):
-    pipe = xgc.Sequential(
-        [xgc.GridSampler(32), xgc.ApplyToChips(first_band, name="first"), xgc.Stitch()]
-    )
-    domain = make_folder(1)
-    out = xgc.run(pipe, domain, tmp_path / "out", bands=["nir"], progress=False)
-    (piece,) = out.geocat.domain().slices()
-    got = out.geocat.domain().load(piece)["prediction"].values[0]
-    np.testing.assert_array_equal(got, scenes.pixels(seed=2))
-
-
 def first_band(batch):
     assert batch.ndim == 4
     return batch[:, 0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import antimeridian
@@ -245,7 +247,7 @@ def reproject(
     step = min(max(east - west, north - south) / PIECES, LONGEST[source.is_geographic])
     if step > 0:
         geometry = shapely.segmentize(geometry, step)
-    to_target = pyproj.Transformer.from_crs(source, crs, always_xy=True)
+    to_target = _transformer(source, crs, threading.get_ident())
     # What is not interleaved takes x and y apart, which the stubs do not say.
     moved = shapely.transform(geometry, to_target.transform, interleaved=False)  # type: ignore[arg-type]
     if not np.isfinite(shapely.get_coordinates(moved)).all():
@@ -259,6 +261,12 @@ def reproject(
             moved = shapely.transform(moved, lambda xy: np.clip(xy, -180, 180))
         moved = cut_at_antimeridian(moved)
     return moved if moved.is_valid else shapely.make_valid(moved)
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: pyproj.CRS, target: pyproj.CRS, thread: int) -> pyproj.Transformer:
+    """The way from one CRS to another, for one thread; to find it takes longer than to go it."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def outline(where: Where) -> BaseGeometry:
@@ -317,9 +325,10 @@ def cut_at_antimeridian(geometry: BaseGeometry, *, long_edges: bool = True) -> B
     shapely.Geometry
         Polygons cut in two where they crossed; all else as it was.
     """
-    if np.abs(shapely.get_coordinates(geometry)[:, 0]).max(initial=0) > 180:
+    west, _, east, _ = geometry.bounds
+    if west < -180 or east > 180:
         return _wrap(geometry)
-    if not long_edges:
+    if not long_edges or not east - west > 180:
         return geometry
     parts = shapely.get_parts(geometry)
     cut = [_cut(part) for part in parts]

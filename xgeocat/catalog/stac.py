@@ -110,13 +110,22 @@ def _footprint(item: Json, crs: pyproj.CRS) -> tuple[BaseGeometry | None, Json |
     given = shapely.from_geojson(json.dumps(item["geometry"]))
     if same_crs(crs, WGS84):
         footprint = cut_at_antimeridian(given)
-        same = json.loads(shapely.to_geojson(footprint)) == json.loads(json.dumps(item["geometry"]))
+        same = footprint is given and _is_plain(item["geometry"])
         return footprint, None if same else item["geometry"]
     native = item["properties"].get("proj:geometry")
     code = _crs_code(item["properties"])
     if native is not None and code and same_crs(pyproj.CRS.from_user_input(code), crs):
         return shapely.from_geojson(json.dumps(native)), item["geometry"]
     return reproject(Where(cut_at_antimeridian(given), WGS84), crs), item["geometry"]
+
+
+def _is_plain(geometry: Json) -> bool:
+    """Tell whether a geometry in memory says all that is said: a polygon, in two dimensions."""
+    return (
+        geometry.keys() == {"type", "coordinates"}
+        and geometry["type"] == "Polygon"
+        and all(len(place) == 2 for ring in geometry["coordinates"] for place in ring)
+    )
 
 
 def _times(properties: Mapping[str, object]) -> tuple[np.datetime64, np.datetime64]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import rasterio
@@ -225,7 +226,7 @@ class CatalogDomain:
                 geobox=geobox,
                 interval=(index.start[i], index.end[i]) if known else None,
                 scenes=(name,),
-                footprint=None if drawn is None else outline(Where(drawn, index.crs)),
+                footprint=None if drawn is None else partial(outline, Where(drawn, index.crs)),
                 properties={
                     key: values[i]
                     for key, values in columns.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeAlias
 
@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from xgeocat.catalog.interval import Interval, TimeLike, parse_interval
 
 Bounds: TypeAlias = tuple[float, float, float, float]
+Footprint: TypeAlias = BaseGeometry | Callable[[], BaseGeometry] | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -39,8 +40,9 @@ class GeoSlice:
         The grid itself, instead of `bounds`, `resolution` and `crs`.
     scenes : sequence of str, optional
         Ids of the scenes that serve the request.
-    footprint : shapely.Geometry, optional
-        Where there is data, in WGS 84, as STAC has it; the outline of the grid by default.
+    footprint : shapely.Geometry, or a function that makes it, optional
+        Where there is data, in WGS 84, as STAC has it; the outline of the grid by default. A
+        function is called when somebody asks.
     properties : mapping, optional
         What else is known of the piece, under STAC names.
 
@@ -55,7 +57,7 @@ class GeoSlice:
     crs: CRS | None
     grid: GeoBox | None
     scenes: tuple[str, ...]
-    footprint: BaseGeometry | None = field(compare=False, repr=False)
+    drawn: Footprint = field(compare=False, repr=False)
     properties: Mapping[str, object] = field(compare=False, repr=False)
 
     def __init__(
@@ -67,7 +69,7 @@ class GeoSlice:
         *,
         geobox: GeoBox | None = None,
         scenes: Sequence[str] = (),
-        footprint: BaseGeometry | None = None,
+        footprint: Footprint = None,
         properties: Mapping[str, object] | None = None,
     ) -> None:
         if (geobox is None) == (bounds is None):
@@ -88,7 +90,7 @@ class GeoSlice:
         set_field(self, "crs", crs)
         set_field(self, "grid", geobox)
         set_field(self, "scenes", tuple(scenes))
-        set_field(self, "footprint", footprint)
+        set_field(self, "drawn", footprint)
         set_field(self, "properties", dict(properties or {}))
 
     @property
@@ -100,6 +102,11 @@ class GeoSlice:
                 "Give resolution= (and crs=), or geobox=."
             )
         return self.grid
+
+    @property
+    def footprint(self) -> BaseGeometry | None:
+        """Where there is data, in WGS 84."""
+        return self.drawn() if callable(self.drawn) else self.drawn
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -130,7 +137,7 @@ class GeoSlice:
             crs=self.crs if self.grid is None else None,
             geobox=self.grid,
             scenes=self.scenes,
-            footprint=self.footprint,
+            footprint=self.drawn,
             properties=self.properties,
         )
 
