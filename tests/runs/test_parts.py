@@ -26,9 +26,11 @@ from xgeocat.storage.folder import folder_at
 SHAPE = (1100, 1300)
 
 
-@pytest.mark.parametrize("sink", ["zarr", "cog", xgc.sinks.Zarr(64, shard=512)])
-@pytest.mark.parametrize("part", [512, 1024])
-@pytest.mark.parametrize("scheduler", ["threads", "sync"])
+@pytest.mark.parametrize(
+    ("sink", "part", "scheduler"),
+    [("zarr", 512, "threads"), ("zarr", 1024, "sync"), ("cog", 512, "threads"),
+     (xgc.sinks.Zarr(64, shard=512), 512, "threads")],
+)  # fmt: skip
 def test_parts_end_in_the_bytes_of_the_whole(
     make_domain, make_pipe, tmp_path, tree, sink, part, scheduler
 ):

@@ -1,7 +1,5 @@
 """A run goes on where it stopped, and two runs are never mixed."""
 
-import os
-
 import numpy as np
 import odc.geo.xr
 import pytest
@@ -245,4 +243,3 @@ def test_a_run_leaves_no_files_but_its_own(make_domain, make_pipe, tmp_path):
         ".lock", "run.json", "items", "data", "catalog.parquet", "collection.json"
     }  # fmt: skip
     assert not list((tmp_path / "out").rglob("*.tmp"))
-    assert os.listdir(tmp_path / "out" / "failures") == []

@@ -39,8 +39,10 @@ def objects():
     return read
 
 
-@pytest.mark.parametrize("sink", ["zarr", "cog", xgc.sinks.Zarr(128, shard=512)])
-@pytest.mark.parametrize("part", [None, 512])
+@pytest.mark.parametrize(
+    ("sink", "part"),
+    [("zarr", None), ("zarr", 512), ("cog", 512), (xgc.sinks.Zarr(128, shard=512), None)],
+)
 def test_objects_are_the_files_of_the_same_run_on_a_disk(
     make_domain, make_pipe, tmp_path, tree, objects, out, sink, part
 ):

@@ -17,7 +17,7 @@ from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.pipeline import Field
-from xgeocat.runs.accumulate import State, empty_state, fill_of, fold, result
+from xgeocat.runs.accumulate import State, dtype_of, empty_state, fill_of, fold, result
 from xgeocat.runs.errors import UnitError
 from xgeocat.runs.fingerprint import digest, request_of
 from xgeocat.runs.grid import Window
@@ -231,7 +231,7 @@ class TileJob:
         store = self.ledger.folder.group(MOSAIC)
         for (name, reducer), made in self.reducers.items():
             answer = self.answers[name]
-            fill = fill_of(answer.dtype, answer.nodata)
+            fill = fill_of(dtype_of(reducer, answer.dtype), answer.nodata)
             values = result(state[name], reducer, answer.dtype, fill)
             outer = (slice(None),) * len(answer.leading)
             step = () if unit.step is None else (unit.step,)
