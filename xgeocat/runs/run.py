@@ -207,7 +207,9 @@ def _outcomes(job: Job, slices: Sequence[GeoSlice], todo: Sequence[Unit]) -> Gen
         return
     yield from outcomes(job, todo)
     divided = [Unit(piece) for piece in slices if job.parts(piece)]
-    yield from outcomes(job, [unit for unit in divided if not job.todo(unit.piece)])
+    joined = [unit for unit in divided if not job.todo(unit.piece)]
+    if joined:
+        yield from outcomes(job, joined)
 
 
 def _committed(job: Job, sink: Icechunk, todo: Sequence[Unit]) -> Iterator[Outcome]:

@@ -251,6 +251,7 @@ def sweep(ledger: Ledger) -> None:
     """Remove what was begun and never finished, and states that no record is about any more."""
     ledger.sweep()
     ledger.folder.sweep((STATE, TILES))
+    ledger.folder.sweep_group(MOSAIC)
     states = set(ledger.folder.names(STATE))
     if states:
         records = (name.removesuffix(".json") for name in ledger.folder.names(TILES))

@@ -105,6 +105,9 @@ class Bucket:
     def sweep(self, folders: Sequence[str]) -> None:
         """Do nothing, as nothing is written beside its place."""
 
+    def sweep_group(self, name: str) -> None:
+        """Do nothing, as objects appear whole."""
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep others out, by a lease that is renewed as long as this process lives."""

@@ -107,6 +107,11 @@ class DiskFolder:
                     entry.rename(gone)
                     gone.unlink() if gone.is_file() else shutil.rmtree(gone, ignore_errors=True)
 
+    def sweep_group(self, name: str) -> None:
+        """Remove what zarr had begun to write beside the place of a chunk."""
+        for partial in (self.root / name).rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep others out. On systems without ``flock`` (Windows) nobody is kept out."""
@@ -158,11 +163,10 @@ class DiskFolder:
 
     def publish_parts(self, name: str) -> None:
         """Move the group to its place, without what killed writers left in it."""
-        parts, place = self.root / f".{name}.parts", self.root / name
+        parts, place = f".{name}.parts", self.root / name
         if not place.exists():
-            for partial in parts.rglob("*.partial"):
-                partial.unlink(missing_ok=True)
-            _move(parts, place)
+            self.sweep_group(parts)
+            _move(self.root / parts, place)
 
     def forget_parts(self, name: str) -> None:
         """Remove what is left beside the place of a group."""

@@ -62,6 +62,10 @@ class Folder(Protocol):
         """Remove what was begun in some folders, and never finished."""
         ...
 
+    def sweep_group(self, name: str) -> None:
+        """Remove chunks of a Zarr group that were begun in their place, and never finished."""
+        ...
+
     def locked(self) -> AbstractContextManager[None]:
         """Keep others out; a FolderInUseError where somebody else is in.
 
