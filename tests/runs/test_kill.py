@@ -110,6 +110,7 @@ def killed_and_resumed(start, items, tmp_path, tree, kills, seed):
     assert tree(out) == tree(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_the_output_is_the_same(
     start, items_file, tmp_path, tree
 ):

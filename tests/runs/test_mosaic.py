@@ -16,6 +16,7 @@ import rasterio.warp
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from zarr.storage import LocalStore
 
 import xgeocat as xgc
 from tests.domain import scenes
@@ -345,6 +346,133 @@ def test_a_scene_before_the_first_step_is_refused(make_items, make_pipe, tmp_pat
 def test_no_scenes_make_an_empty_mosaic(make_items, make_pipe, tmp_path):
     domain = xgc.from_items(make_items(1)).isel(scene=[]).geocat.domain()
     assert not mosaic(make_pipe(), domain, tmp_path / "out").data_vars
+
+
+def test_scenes_of_a_tile_that_failed_are_not_forgotten(make_items, make_pipe, tmp_path):
+    """Later scenes alone end well, but the tile still lacks those that failed."""
+    items, pipe = make_items(), make_pipe()
+    path = Path(items[3]["assets"]["red"]["href"])
+    pixels = path.read_bytes()
+    path.unlink()
+    with pytest.warns(RunFailuresWarning):
+        mosaic(pipe, domain_of(items[:4]), tmp_path / "out")
+    mosaic(pipe, domain_of(items[4:]), tmp_path / "out")
+    assert "0_512" in xgc.failures(tmp_path / "out").scene.values
+    path.write_bytes(pixels)
+    found = mosaic(pipe, domain_of(items[:4]), tmp_path / "out")
+    assert xgc.failures(tmp_path / "out").sizes["scene"] == 0
+    want = mosaic(pipe, domain_of(items), tmp_path / "calm")
+    xr.testing.assert_allclose(found.compute(), want.compute(), rtol=1e-6)
+
+
+def test_a_scene_that_moved_in_time_is_refused(make_items, make_pipe, tmp_path):
+    items = make_items(2)
+    mosaic(make_pipe(), domain_of(items), tmp_path / "out", reduce="count", time="1MS")
+    items[0]["properties"]["datetime"] = "2024-07-10T18:00:00Z"
+    with pytest.raises(RunMismatchError, match="Scene s0 has changed"):
+        mosaic(make_pipe(), domain_of(items), tmp_path / "out", reduce="count", time="1MS")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float64"])
+def test_answers_of_another_kind_are_not_mixed_in(make_items, make_pipe, tmp_path, dtype):
+    kind = ["float32"]
+
+    def model(batch):
+        return (batch[:, 0] % 5).astype(kind[0])
+
+    items, pipe = make_items(4), make_pipe(model, overlap=0)
+    mosaic(pipe, domain_of(items[:2]), tmp_path / "out", reduce="max")
+    kind[:] = [dtype]
+    with pytest.raises(RunMismatchError, match="other answers are not mixed in"):
+        mosaic(pipe, domain_of(items[2:]), tmp_path / "out", reduce="max")
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_killed_while_its_axis_grows_the_mosaic_goes_on(
+    make_items, make_pipe, tmp_path, monkeypatch, after
+):
+    items, pipe = make_items(), make_pipe()
+    mosaic(pipe, domain_of(items[:2]), tmp_path / "out", time="1MS")
+    written, real = [], LocalStore.set_sync
+
+    def dies(self, key, value):
+        if str(self.root).endswith("mosaic.zarr"):
+            written.append(key)
+            if len(written) > after:
+                raise KeyboardInterrupt
+        real(self, key, value)
+
+    monkeypatch.setattr(LocalStore, "set_sync", dies)
+    with pytest.raises(KeyboardInterrupt):
+        mosaic(pipe, domain_of(items), tmp_path / "out", time="1MS")
+    monkeypatch.undo()
+    found = mosaic(pipe, domain_of(items), tmp_path / "out", time="1MS")
+    want = mosaic(pipe, domain_of(items), tmp_path / "calm", time="1MS")
+    xr.testing.assert_allclose(found.compute(), want.compute(), rtol=1e-6)
+
+
+def test_nan_as_nodata_is_like_none(make_items, make_pipe, tmp_path):
+    pipe, domain = make_pipe(), domain_of(make_items(2))
+    want = mosaic(pipe, domain, tmp_path / "plain")
+    said = mosaic(
+        lambda cube: pipe(cube).assign_attrs(nodata=float("nan")), domain, tmp_path / "said"
+    )
+    xr.testing.assert_equal(said.compute(), want.compute())
+
+
+def test_one_time_is_no_time_axis(make_items, tmp_path):
+    found = mosaic(lambda cube: cube[["red"]].astype("float32"), domain_of(make_items(2)),
+                   tmp_path / "out")  # fmt: skip
+    assert found["red"].dims == ("y", "x")
+    assert "time" not in found.coords
+
+
+def test_a_call_that_is_refused_claims_no_folder(make_items, make_pipe, tmp_path):
+    items = make_items(2)
+    domain = domain_of(items)
+    without = [xgc.GeoSlice(geobox=s.geobox, scenes=s.scenes) for s in domain.slices()]
+    domain.slices = lambda: iter(without)
+    with pytest.raises(ValueError, match="no time"):
+        mosaic(make_pipe(), domain, tmp_path / "out", time="1MS")
+    assert not (tmp_path / "out").exists()
+    mosaic(make_pipe(), domain, tmp_path / "out")
+
+
+def test_another_worker_on_the_same_tile_is_noticed(make_items, make_pipe, tmp_path, monkeypatch):
+    """One that was given up comes back, while the tile goes on elsewhere."""
+    items, pipe, real = make_items(), make_pipe(), tile_module.TileJob._commit
+    mosaic(pipe, domain_of(items[:1]), tmp_path / "out")
+    other = [True]
+
+    def commit(self, unit, *args):
+        if other:
+            other.clear()
+            self._once(unit)
+        return real(self, unit, *args)
+
+    monkeypatch.setattr(tile_module.TileJob, "_commit", commit)
+    found = mosaic(pipe, domain_of(items), tmp_path / "out")
+    want = mosaic(pipe, domain_of(items), tmp_path / "calm")
+    xr.testing.assert_allclose(found.compute(), want.compute(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("west", [179.6, -180.0, 178.6])
+def test_a_scene_across_the_antimeridian_reaches_both_sides(tmp_path, west):
+    source = GeoBox((600, 2000), Affine(100, 0, 650000, 0, -100, 5000000), "EPSG:32660")
+    values = np.arange(600.0)[:, None] + np.arange(2000.0) / 1e4
+    field = xr.Dataset({"v": odc.geo.xr.wrap_xr(values.astype("float32"), source)})
+    grid = GeoBox.from_bbox((west, 44.7, west + 0.4, 45.1), "EPSG:4326", resolution=0.001)
+    domain = xgc.RasterDomain(field.chunk(512))
+    found = mosaic(lambda cube: cube, domain, tmp_path / "out", grid=grid)["v"].values
+    want = np.full(grid.shape, np.nan, "float32")
+    rasterio.warp.reproject(
+        field["v"].values, want, src_transform=source.transform, src_crs="EPSG:32660",
+        src_nodata=np.nan, dst_transform=grid.transform, dst_crs="EPSG:4326", dst_nodata=np.nan,
+    )  # fmt: skip
+    assert np.isfinite(want).mean() > 0.2
+    assert np.isfinite(found).mean() > 0.99 * np.isfinite(want).mean()
+    both = np.isfinite(found) & np.isfinite(want)
+    assert np.abs(found[both] - want[both]).max() < 2
 
 
 # --- elsewhere ------------------------------------------------------------------------------------

@@ -240,3 +240,24 @@ def test_a_lease_that_another_one_took_is_not_given_back(new_bucket, monkeypatch
         time.sleep(0.4)
     assert folder.read(lease.LEASE_FILE) == b'{"holder": "another", "renewed": 3}'
     assert "another run in the meantime" in caplog.text
+
+
+def test_an_answer_that_was_lost_does_not_end_a_lease(new_bucket, monkeypatch, caplog):
+    """The store has renewed it, but said so to nobody."""
+    monkeypatch.setattr(lease, "RENEW", 0.1)
+    folder, real, lost = folder_at(new_bucket()), lease.obstore.put, []
+
+    def put(store, name, content, **options):
+        answer = real(store, name, content, **options)
+        if not lost and b'"renewed": 1' in content:
+            lost.append(name)
+            raise lease.BaseError("the connection broke")
+        return answer
+
+    monkeypatch.setattr(lease.obstore, "put", put)
+    with folder.locked():
+        time.sleep(0.6)
+        assert lost
+        with pytest.raises(FolderInUseError), folder.locked():
+            pytest.fail("two are in")
+    assert "another run in the meantime" not in caplog.text

@@ -134,6 +134,13 @@ class Ledger:
         """Tell whether a unit failed before."""
         return self.folder.has(_failure(unit))
 
+    def failure(self, unit: str) -> Json | None:
+        """Record of a failed unit; None if it has not failed."""
+        if not self.has_failed(unit):
+            return None
+        found: Json = json.loads(self.folder.read(_failure(unit)))
+        return found
+
     def fail(self, unit: str, item: Json) -> None:
         """Record a failed unit, unless another attempt has finished it."""
         if not self.is_finished(unit):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import numpy as np
 import odc.geo.xr
 import pandas as pd
-import shapely
+import rasterio
 import xarray as xr
 from dask.array import empty
 from odc.geo.geobox import GeoBox
@@ -23,18 +24,27 @@ from xgeocat.patching.names import qualified_name
 from xgeocat.pipeline import Described, Field, describe
 from xgeocat.runs.accumulate import dtype_of, fill_of, require_reducers
 from xgeocat.runs.executors import outcomes
-from xgeocat.runs.grid import windows
 from xgeocat.runs.ledger import Ledger, RunMismatchError
 from xgeocat.runs.progress import peak_memory, watched
-from xgeocat.runs.run import RunFailuresWarning
+from xgeocat.runs.run import RunFailuresWarning, require_unique_names
 from xgeocat.runs.store import CHUNK, Layout, is_written, write_template
-from xgeocat.runs.tile import MOSAIC, Scene, Tile, TileJob, answers_of, record_of, sweep, unwritten
-from xgeocat.runs.unit import as_dataset
+from xgeocat.runs.tile import (
+    MOSAIC,
+    TIME,
+    Scene,
+    Tile,
+    TileJob,
+    answers_of,
+    at_one_time,
+    sweep,
+)
+from xgeocat.runs.tiles import tiles_to_do
 from xgeocat.storage.folder import folder_at
 
 log = logging.getLogger(__name__)
 
-TIME = "time"
+#: The time steps there are.
+STEPS_FILE = "steps.json"
 #: How often a tile is tried again after an error that may pass.
 RETRIES = 2
 
@@ -110,20 +120,23 @@ def mosaic(
             f"tile={tile} is no multiple of {CHUNK}, so that two tasks would write into one chunk."
         )
     ledger = Ledger(folder_at(out))
+    slices = list(domain.slices())
+    require_unique_names(slices)
     scenes = sorted(
-        (Scene(piece, _order(piece, precedence)) for piece in domain.slices()),
-        key=lambda scene: scene.order,
+        (Scene(piece, _order(piece, precedence)) for piece in slices), key=lambda s: s.order
     )
     about = _about(pipe, domain, grid, [*reducers, time, precedence, resampling, tile])
     ledger.require(about)
+    # All that may be refused is, before anything is written.
+    steps = _steps(ledger, scenes, time)
+    template, job = _prepared(pipe, domain, ledger, scenes, (grid, reducers, resampling))
+    _require_compatible(template, open_mosaic(ledger))
+    tiles = tiles_to_do(ledger, grid, scenes, steps, tile)
     with ledger.locked():
         ledger.open(about)
         sweep(ledger)
         if scenes:
-            steps = _steps(ledger, scenes, time)
-            template, job = _prepared(pipe, domain, ledger, scenes[0], (grid, reducers, resampling))
             _require_template(ledger, template, steps)
-            tiles = list(_tiles(ledger, grid, scenes, steps, tile))
             _work(job, tiles, progress)
             sweep(ledger)
         return open_mosaic(ledger)
@@ -133,13 +146,19 @@ def open_mosaic(ledger: Ledger) -> xr.Dataset:
     """Open what has been written so far, lazily."""
     if not is_written(ledger.folder.group(MOSAIC)):
         return xr.Dataset()
-    found = xr.open_zarr(
-        ledger.folder.group(MOSAIC),
-        consolidated=False,
-        decode_coords="all",
-        mask_and_scale=False,
-        chunks={},
-    )
+    try:
+        found = xr.open_zarr(
+            ledger.folder.group(MOSAIC),
+            consolidated=False,
+            decode_coords="all",
+            mask_and_scale=False,
+            chunks={},
+        )
+    except ValueError:
+        # Killed while its axis grew; its metadata are written anew, and pixels stay.
+        if ledger.folder.has(STEPS_FILE):
+            return xr.Dataset()
+        raise
     for var in found.data_vars.values():
         fill = var.attrs.pop("_FillValue", None)
         if fill is not None:
@@ -185,14 +204,16 @@ def _steps(ledger: Ledger, scenes: Sequence[Scene], time: str | None) -> pd.Date
             "time step. Leave them out, or make a mosaic without a time axis."
         )
     starts = pd.DatetimeIndex([scene.piece.interval[0] for scene in scenes if scene.piece.interval])
-    kept = open_mosaic(ledger)
-    first = pd.Timestamp(kept[TIME].values[0]) if TIME in kept else _begins(starts.min(), time)
+    kept = json.loads(ledger.folder.read(STEPS_FILE)) if ledger.folder.has(STEPS_FILE) else []
+    if not len(starts):
+        return pd.DatetimeIndex(kept)
+    first = pd.Timestamp(kept[0]) if kept else _begins(starts.min(), time)
     if starts.min() < first:
         raise ValueError(
             f"The mosaic begins at {first}, and a scene at {starts.min()}: an axis can grow only "
             "at its end. Make it anew, elsewhere, with all scenes."
         )
-    last = max(starts.max(), kept[TIME].values[-1] if TIME in kept else first)
+    last = max(starts.max(), pd.Timestamp(kept[-1]) if kept else first)
     return pd.date_range(first, last, freq=time)
 
 
@@ -208,19 +229,21 @@ def _prepared(
     pipe: Callable[[Field], Field],
     domain: Domain,
     ledger: Ledger,
-    first: Scene,
+    scenes: Sequence[Scene],
     how: tuple[GeoBox, Sequence[str], str],
 ) -> tuple[xr.Dataset, TileJob]:
     """Say what a step will hold, from what the pipeline makes of one scene; nothing is computed."""
     grid, reducers, resampling = how
-    field = as_dataset(pipe(domain.load(first.piece)))
-    answers = answers_of(field)
+    field = _first_field(pipe, domain, scenes)
+    if TIME in field.dims:
+        raise ValueError("The pipeline answers with a time axis; take one time in it.")
+    answers = answers_of(field) if scenes else {}
     names = {
         (name, reducer): name if len(reducers) == 1 else f"{name}_{reducer}"
         for name in answers
         for reducer in reducers
     }
-    y, x = field.odc.spatial_dims
+    y, x = field.odc.spatial_dims if answers else ("y", "x")
     rows, columns = grid.dimensions
     coords = odc.geo.xr.xr_coords(grid)
     made = {}
@@ -241,74 +264,59 @@ def _prepared(
     return xr.Dataset(made), job
 
 
+def _first_field(
+    pipe: Callable[[Field], Field], domain: Domain, scenes: Sequence[Scene]
+) -> xr.Dataset:
+    """What the pipeline makes of the first scene that can be opened; others fail as they may."""
+    last: Exception | None = None
+    for scene in scenes:
+        try:
+            return at_one_time(pipe(domain.load(scene.piece)))
+        except (OSError, rasterio.errors.RasterioError) as error:
+            last = error
+    if last is not None:
+        raise last
+    return xr.Dataset()
+
+
+def _require_compatible(template: xr.Dataset, kept: xr.Dataset) -> None:
+    """Refuse answers of another kind than those that are in the mosaic."""
+    for name, var in template.data_vars.items() if kept else ():
+        was = kept.get(name)
+        labels = [
+            dim for dim in var.dims if dim in var.coords and dim not in template.odc.spatial_dims
+        ]
+        same = (
+            was is not None
+            and var.dtype == was.dtype
+            and (var.dtype.kind == "f" or var.attrs.get("nodata") == was.attrs.get("nodata"))
+            and all(np.array_equal(var[dim], was[dim]) for dim in labels)
+        )
+        if not same:
+            raise RunMismatchError(
+                f"The pipeline answers with {name!r}, {var.dtype}, {dict(var.attrs)}, and in the "
+                f"mosaic there is {None if was is None else (str(was.dtype), was.attrs)}: other "
+                "answers are not mixed in. Make a mosaic of its own, elsewhere."
+            )
+
+
 def _require_template(ledger: Ledger, step: xr.Dataset, steps: pd.DatetimeIndex | None) -> None:
     """Write the metadata of the mosaic, or a longer time axis."""
-    kept, template = open_mosaic(ledger), step
+    template = step
     if steps is not None:
-        if TIME in step.dims:
-            raise ValueError("The pipeline answers with a time axis; take one time in it.")
         whole = {
             name: var.copy(data=np.broadcast_to(np.empty((), var.dtype), var.shape)).expand_dims(
                 {TIME: len(steps)}
             )
-            for name, var in step.drop_vars(TIME, errors="ignore").items()
+            for name, var in step.items()
         }
         template = xr.Dataset(whole).assign_coords({TIME: steps.values})
         template[TIME].encoding = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+        # Kept by itself: the axis in the group is written chunk by chunk.
+        ledger.folder.write(STEPS_FILE, json.dumps([str(step) for step in steps]).encode())
+    kept = open_mosaic(ledger)
     if not kept or template.sizes != kept.sizes:
         write_template(template, ledger.folder.group(MOSAIC), Layout())
-
-
-def _tiles(
-    ledger: Ledger,
-    grid: GeoBox,
-    scenes: Sequence[Scene],
-    steps: pd.DatetimeIndex | None,
-    edge: int,
-) -> Iterator[Tile]:
-    """The tiles that are to be done: some scene is new there, or pixels are still to be written."""
-    cut = windows((int(grid.shape[0]), int(grid.shape[1])), edge)
-    boxes = [grid[window] for window in cut]
-    meet = _meetings(boxes, scenes, steps)
-    for record in unwritten(ledger):
-        meet.setdefault((record["step"], record["tile"]), [])
-    for (step, number), found in meet.items():
-        rows, columns = cut[number]
-        name = f"{rows.start}_{columns.start}"
-        if steps is not None and step is not None:
-            name = f"{steps[step]:%Y%m%dT%H%M%S}_{name}"
-        record = record_of(ledger, name)
-        _require_unchanged(record, found)
-        applied = {about["scene"] for about in record["applied"]}
-        if not record["written"] or any(scene.piece.name not in applied for scene in found):
-            yield Tile(name, cut[number], boxes[number], number, step, tuple(found))
-
-
-def _meetings(
-    boxes: Sequence[GeoBox], scenes: Sequence[Scene], steps: pd.DatetimeIndex | None
-) -> dict[tuple[int | None, int], list[Scene]]:
-    """The scenes of each time step that meet each tile, by where their pixels are."""
-    tree = shapely.STRtree([box.extent.geom for box in boxes])
-    meet: dict[tuple[int | None, int], list[Scene]] = {}
-    for scene in scenes:
-        extent = scene.piece.geobox.extent.to_crs(crs_of(boxes[0])).geom
-        step = None
-        if steps is not None and scene.piece.interval is not None:
-            step = int(steps.searchsorted(pd.Timestamp(scene.piece.interval[0]), "right")) - 1
-        for number in tree.query(extent, predicate="intersects"):
-            meet.setdefault((step, int(number)), []).append(scene)
-    return meet
-
-
-def _require_unchanged(record: Json, scenes: Sequence[Scene]) -> None:
-    kept = {about["scene"]: about for about in record["applied"]}
-    for scene in scenes:
-        if kept.get(scene.piece.name, scene.about) != scene.about:
-            raise RunMismatchError(
-                f"Scene {scene.piece.name} has changed since it was added to the mosaic: was "
-                f"{kept[scene.piece.name]}, is {scene.about}. What was added cannot be taken out; "
-                "make the mosaic anew, elsewhere."
-            )
 
 
 def _work(job: TileJob, tiles: Sequence[Tile], progress: bool) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import odc.geo.xr  # noqa: F401 - registers .odc
+import pyproj
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.overlap import compute_reproject_roi
 
+from xgeocat.domain.geoslice import crs_of
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.patching.tiling import Array
 from xgeocat.runs.accumulate import Mask
@@ -15,6 +18,8 @@ from xgeocat.runs.grid import Window, require_grid
 
 #: Source pixels around those that are needed, for resampling at the edge.
 PADDING = 4
+#: Every how many pixels a tile is asked where it comes from.
+SAMPLE = 16
 
 
 def on_tile(field: xr.Dataset, tile: GeoBox, resampling: str) -> tuple[xr.Dataset, Window] | None:
@@ -37,22 +42,52 @@ def on_tile(field: xr.Dataset, tile: GeoBox, resampling: str) -> tuple[xr.Datase
     """
     source = require_grid(field)
     y, x = field.odc.spatial_dims
-    found = compute_reproject_roi(source, tile, padding=0 if _aligned(source, tile) else PADDING)
-    rows, columns = (slice(s.start, s.stop) for s in found.roi_dst)
-    if rows.stop <= rows.start or columns.stop <= columns.start:
-        return None
-    part = field.isel({y: found.roi_src[0], x: found.roi_src[1]})
     if _aligned(source, tile):
-        return part, (rows, columns)
-    onto = tile[rows, columns]
+        found = compute_reproject_roi(source, tile, padding=0)
+        rows, columns = (slice(s.start, s.stop) for s in found.roi_dst)
+        if rows.stop <= rows.start or columns.stop <= columns.start:
+            return None
+        return field.isel({y: found.roi_src[0], x: found.roi_src[1]}), (rows, columns)
+    needed = _needed(source, tile)
+    if needed is None:
+        return None
+    # In memory: piece by piece, what lies across the antimeridian or a pole is not found.
+    part = field.isel({y: needed[0], x: needed[1]}).compute()
     made = {}
     for name, var in part.data_vars.items():
         plain = var.astype(np.uint8) if var.dtype.kind == "b" else var
-        made[str(name)] = plain.odc.reproject(onto, resampling=resampling)
+        made[str(name)] = plain.odc.reproject(tile, resampling=resampling)
         if var.dtype.kind != "f" and nodata_of(var) is None:
             inside = xr.ones_like(plain, np.uint8).assign_attrs(nodata=0)
-            made[_inside(str(name))] = inside.odc.reproject(onto, resampling="nearest")
-    return xr.Dataset(made), (rows, columns)
+            made[_inside(str(name))] = inside.odc.reproject(tile, resampling="nearest")
+    return xr.Dataset(made), (slice(0, tile.shape[0]), slice(0, tile.shape[1]))
+
+
+def _needed(source: GeoBox, tile: GeoBox) -> Window | None:
+    """Where the pixels of a tile come from: some of them are asked, inside the tile too."""
+    rows, columns = (np.unique(np.r_[0 : int(n) : SAMPLE, int(n)]) for n in tile.shape)
+    across, down = np.meshgrid(columns.astype(float), rows.astype(float))
+    to_source = pyproj.Transformer.from_crs(crs_of(tile).proj, crs_of(source).proj, always_xy=True)
+    placed = to_source.transform(*_placed(tile.transform, across, down))
+    column, row = _placed(~source.transform, *map(np.asarray, placed))
+    found = []
+    for place, n in ((row, int(source.shape[0])), (column, int(source.shape[1]))):
+        place = place[np.isfinite(place)]
+        if not place.size:
+            return None
+        # As much again as lies between two that are asked, for what is bent between them.
+        span = float(place.max() - place.min())
+        more = PADDING + int(np.ceil(span / max(min(down.shape) - 1, 1)))
+        first, stop = int(place.min()) - more, int(np.ceil(place.max())) + more
+        if stop <= 0 or first >= n:
+            return None
+        found.append(slice(max(first, 0), min(stop, n)))
+    return found[0], found[1]
+
+
+def _placed(transform: Affine, x: Array, y: Array) -> tuple[Array, Array]:
+    a, b, c, d, e, f = transform[:6]
+    return a * x + b * y + c, d * x + e * y + f
 
 
 def known(computed: xr.Dataset, name: str, nodata: float | None) -> tuple[Array, Mask]:

@@ -146,7 +146,7 @@ def run(
     part = None if isinstance(writer, Icechunk) else part
     _require_whole_chunks(part, writer.edge)
     slices = list(domain.slices())
-    _require_unique_names(slices)
+    require_unique_names(slices)
     about = {**fingerprint(pipe, domain, slices), "sink": writer.describe()}
     job = Job(pipe, domain, ledger, writer, f"xgeocat-{digest(about)[:12]}", retries, part)
     # Before anything is changed, the lock of the folder included.
@@ -275,7 +275,8 @@ def _require_whole_chunks(part: int | None, edge: int) -> None:
         )
 
 
-def _require_unique_names(slices: Sequence[GeoSlice]) -> None:
+def require_unique_names(slices: Sequence[GeoSlice]) -> None:
+    """Refuse slices of the same name, for they would be taken for one another."""
     names, counts = np.unique([s.name for s in slices], return_counts=True)
     if (counts > 1).any():
         raise ValueError(

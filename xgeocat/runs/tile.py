@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import quote
 
 import numpy as np
 import xarray as xr
@@ -28,7 +29,10 @@ from xgeocat.runs.store import write_region
 from xgeocat.runs.unit import Outcome, StepError, as_dataset, attempts
 
 MOSAIC = "mosaic.zarr"
+TIME = "time"
 STATE, TILES = "state", "tiles"
+#: Property of a failed tile: the scenes that it lacks, quoted.
+MISSING = "failure:scenes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,9 @@ class TileJob:
     def failed(self, unit: Tile, error: UnitError) -> Outcome:
         """Record a failure; what is in the tile stays, but it is not finished."""
         piece = GeoSlice(geobox=unit.geobox, scenes=tuple(s.piece.name for s in unit.scenes))
-        self.ledger.fail(unit.name, {**failure_item(piece, error), "id": unit.name})
+        item = {**failure_item(piece, error), "id": unit.name}
+        item["properties"][MISSING] = " ".join(sorted(self._missing(unit)))
+        self.ledger.fail(unit.name, item)
         return Outcome(unit.name, 0, error)
 
     def _once(self, unit: Tile) -> None:
@@ -155,23 +161,41 @@ class TileJob:
 
         Killed in between, the record says that the pixels are still to be written.
         """
-        record = record_of(self.ledger, unit.name)
-        applied = {about["scene"] for about in record["applied"]}
-        new = [scene for scene in unit.scenes if scene.piece.name not in applied]
-        state, step = self._kept(unit, record), "load"
+        step = "load"
         try:
+            record = record_of(self.ledger, unit.name)
+            before = record["state"]
+            state = self._kept(unit, record)
+            self._require_alone(unit, before)
+            applied = {about["scene"] for about in record["applied"]}
+            new = [scene for scene in unit.scenes if scene.piece.name not in applied]
             for scene in new:
                 self._fold(unit, scene, state, record)
             step = "write"
-            if new or not record["state"]:
-                record = self._commit(unit, state, record)
+            if new or not before:
+                record = self._commit(unit, state, record, before)
+            self._require_alone(unit, record["state"])
             self._write(unit, state)
+            self._require_alone(unit, record["state"])
             keep_record(self.ledger, unit.name, {**record, "written": True})
-            self.ledger.forget_failure(unit.name)
+            if self._missing(unit) <= {quote(about["scene"]) for about in record["applied"]}:
+                self.ledger.forget_failure(unit.name)
         except StepError:
             raise
         except Exception as error:
             raise StepError(step, error) from error
+
+    def _missing(self, unit: Tile) -> set[str]:
+        """Scenes that a tile is to have: those of this call, and of earlier ones that failed."""
+        failure = self.ledger.failure(unit.name)
+        earlier = str(failure["properties"].get(MISSING, "")).split() if failure else []
+        return {*earlier, *(quote(scene.piece.name) for scene in unit.scenes)}
+
+    def _require_alone(self, unit: Tile, state: str) -> None:
+        """Stop where somebody else is at work: a worker that was given up, and came back."""
+        found = record_of(self.ledger, unit.name)["state"]
+        if found != state:
+            raise StepError("write", OSError(f"Another worker is at work on tile {unit.name}."))
 
     def _kept(self, unit: Tile, record: Json) -> dict[str, State]:
         if not record["state"]:
@@ -189,7 +213,7 @@ class TileJob:
         try:
             cube = self.domain.load(scene.piece)
             step = "pipeline"
-            field = as_dataset(self.pipe(cube))
+            field = at_one_time(self.pipe(cube))
             self._require_answers(field)
             found = on_tile(field, unit.geobox, self.resampling)
             if found is not None:
@@ -214,17 +238,17 @@ class TileJob:
                 f"one gives {found}, and others {dict(self.answers)}."
             )
 
-    def _commit(self, unit: Tile, state: Mapping[str, State], record: Json) -> Json:
-        old, name = record["state"], f"{unit.name}.{digest(record['applied'])[:12]}"
+    def _commit(self, unit: Tile, state: Mapping[str, State], record: Json, before: str) -> Json:
+        """Keep the state and say so. The one before stays for a while: it may still be read."""
+        name = f"{unit.name}.{digest(record['applied'])[:12]}"
         with self.ledger.folder.new_group(f"{STATE}/{name}") as store:
             for variable, arrays in state.items():
                 for key, values in arrays.items():
                     zarr.create_array(store, name=f"{variable}/{key}", data=values, overwrite=True)
         place = {"tile": unit.number, "step": unit.step}
         record = {**record, **place, "state": name, "written": False}
+        self._require_alone(unit, before)
         keep_record(self.ledger, unit.name, record)
-        if old and old != name:
-            self.ledger.folder.remove_all(f"{STATE}/{old}")
         return record
 
     def _write(self, unit: Tile, state: Mapping[str, State]) -> None:
@@ -254,15 +278,22 @@ def sweep(ledger: Ledger) -> None:
     ledger.folder.sweep_group(MOSAIC)
     states = set(ledger.folder.names(STATE))
     if states:
-        records = (name.removesuffix(".json") for name in ledger.folder.names(TILES))
-        for name in states - {record_of(ledger, record)["state"] for record in records}:
+        for name in states - {record["state"] for record in records(ledger).values()}:
             ledger.folder.remove_all(f"{STATE}/{name}")
 
 
-def unwritten(ledger: Ledger) -> list[Json]:
-    """Records of the tiles whose pixels do not follow their state yet."""
+def records(ledger: Ledger) -> dict[str, Json]:
+    """Records of all tiles, by name."""
     names = (name.removesuffix(".json") for name in ledger.folder.names(TILES))
-    return [record for name in names if not (record := record_of(ledger, name))["written"]]
+    return {name: record_of(ledger, name) for name in names}
+
+
+def at_one_time(field: Field) -> xr.Dataset:
+    """A field as a Dataset, without a time axis of length one."""
+    made = as_dataset(field)
+    if made.sizes.get(TIME) == 1:
+        made = made.isel({TIME: 0})
+    return made.drop_vars(TIME, errors="ignore") if TIME not in made.dims else made
 
 
 def keep_record(ledger: Ledger, name: str, record: Json) -> None:
@@ -273,10 +304,13 @@ def keep_record(ledger: Ledger, name: str, record: Json) -> None:
 def answers_of(field: xr.Dataset) -> dict[str, Answer]:
     """What a pipeline answers; nothing is computed."""
     y, x = field.odc.spatial_dims
-    return {
-        str(name): Answer(var.dtype, nodata_of(var), var.transpose(..., y, x).shape[:-2])
-        for name, var in field.data_vars.items()
-    }
+    found = {}
+    for name, var in field.data_vars.items():
+        nodata = nodata_of(var)
+        # NaN says nothing more, and is not equal to itself.
+        nodata = None if nodata is None or nodata != nodata else nodata
+        found[str(name)] = Answer(var.dtype, nodata, var.transpose(..., y, x).shape[:-2])
+    return found
 
 
 def _read(group: zarr.Group) -> State:

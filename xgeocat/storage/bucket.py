@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -76,14 +76,16 @@ class Bucket:
 
     def remove(self, name: str) -> None:
         """Remove an object."""
-        with _told(self.url):
+        # Some object stores say that there is none.
+        with suppress(FileNotFoundError), _told(self.url):
             obstore.delete(self.store, name)
 
     def remove_all(self, name: str) -> None:
         """Remove all objects below a prefix."""
         with _told(self.url):
             for page in obstore.list(self.store, name):
-                obstore.delete(self.store, [found["path"] for found in page])
+                with suppress(FileNotFoundError):
+                    obstore.delete(self.store, [found["path"] for found in page])
 
     def has(self, name: str) -> bool:
         """Tell whether there is such an object."""
@@ -111,7 +113,9 @@ class Bucket:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep others out, by a lease that is renewed as long as this process lives."""
-        with _told(self.url), leased(self.store, self.url):
+        with ExitStack() as inside:
+            with _told(self.url):
+                inside.enter_context(leased(self.store, self.url))
             yield
 
     @contextmanager
