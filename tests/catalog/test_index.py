@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shapely.geometry import Point, box
 
 import xgeocat as xgc
-from xgeocat.catalog.index import FootprintIndex, footprint_index
+from xgeocat.catalog.index import Drawn, FootprintIndex, footprint_index
 
 COORDS = ["geometry", "start_time", "end_time"]
 TIMES = [f"2024-{month:02d}-01T00:00:00Z" for month in range(1, 9)]
@@ -38,9 +38,8 @@ def ds(make_item):
 
 def rebuilt(ds: xr.Dataset) -> FootprintIndex:
     """Index made afresh from the coordinates that a catalog shows."""
-    return FootprintIndex(
-        ds.geometry.values, ds.start_time.values, ds.end_time.values, footprint_index(ds).crs
-    )
+    drawn = Drawn(ds.geometry.values, ds.start_time.values, ds.end_time.values)
+    return FootprintIndex(drawn, footprint_index(ds).crs)
 
 
 def check(ds: xr.Dataset, expected: list[str]) -> None:
@@ -113,7 +112,7 @@ def test_a_query_of_a_selection_does_not_use_the_tree_of_the_whole(ds):
 def test_selections_and_concatenation_keep_rows_together(picks, cut, step):
     geometry = np.array([box(i, 0, i + 1, 1) for i in range(8)], dtype=object)
     times = np.datetime64("2024-01-01", "us") + np.arange(8).astype("m8[D]")
-    index = FootprintIndex(geometry, times, times, pyproj.CRS.from_epsg(4326))
+    index = FootprintIndex(Drawn(geometry, times, times), pyproj.CRS.from_epsg(4326))
     ds = xr.Dataset({"number": ("scene", np.arange(8))}, coords=xr.Coordinates.from_xindex(index))
     changed = xr.concat([ds.isel(scene=slice(cut, None, step)), ds.isel(scene=picks)], "scene")
     numbers = changed["number"].values
@@ -204,11 +203,11 @@ def test_equals_looks_at_footprints_times_and_crs(ds):
     other = g.copy()
     other[3] = box(9, 9, 10, 10)
     later = s + np.timedelta64(1, "us")
-    assert not index.equals(FootprintIndex(other, s, e, crs))
-    assert not index.equals(FootprintIndex(g, later, e, crs))
-    assert not index.equals(FootprintIndex(g, s, later, crs))
-    assert not index.equals(FootprintIndex(g, s, e, pyproj.CRS.from_epsg(4258)))
-    assert not index.equals(FootprintIndex(g[:-1], s[:-1], e[:-1], crs))
+    assert not index.equals(FootprintIndex(Drawn(other, s, e), crs))
+    assert not index.equals(FootprintIndex(Drawn(g, later, e), crs))
+    assert not index.equals(FootprintIndex(Drawn(g, s, later), crs))
+    assert not index.equals(FootprintIndex(Drawn(g, s, e), pyproj.CRS.from_epsg(4258)))
+    assert not index.equals(FootprintIndex(Drawn(g[:-1], s[:-1], e[:-1]), crs))
     assert not index.equals(ds.xindexes["scene"])
 
 
@@ -224,10 +223,9 @@ def test_unknown_footprints_and_times_meet_nothing_and_equal_themselves(make_cat
 
 
 def test_times_of_other_units_are_kept_to_the_microsecond():
-    index = FootprintIndex(
-        np.array([Point(0, 0)], dtype=object), np.array(["2024-01-01"], "M8[D]"),
-        np.array(["2024-01-02T00:00:00.123456789"], "M8[ns]"), pyproj.CRS.from_epsg(4326),
-    )  # fmt: skip
+    drawn = Drawn(np.array([Point(0, 0)], dtype=object), np.array(["2024-01-01"], "M8[D]"),
+                  np.array(["2024-01-02T00:00:00.123456789"], "M8[ns]"))  # fmt: skip
+    index = FootprintIndex(drawn, pyproj.CRS.from_epsg(4326))
     assert index.start.dtype == index.end.dtype == np.dtype("M8[us]")
     assert index.end[0] == np.datetime64("2024-01-02T00:00:00.123456", "us")
 
@@ -240,10 +238,10 @@ def test_a_hundred_thousand_footprints_are_asked_through_a_tree():
     corners = np.random.default_rng(0).uniform((-180, -80), (179, 79), (100_000, 2))
     geometry = shapely.box(corners[:, 0], corners[:, 1], corners[:, 0] + 1, corners[:, 1] + 1)
     times = np.full(len(geometry), np.datetime64("2024-01-01", "us"))
-    index = FootprintIndex(geometry, times, times, pyproj.CRS.from_epsg(4326))
+    index = FootprintIndex(Drawn(geometry, times, times), pyproj.CRS.from_epsg(4326))
     place = box(10, 10, 12, 12)
     assert list(index.overlapping(place, None)) == list(
         np.flatnonzero(shapely.intersects(geometry, place))
     )
-    assert isinstance(index.tree, shapely.STRtree)
-    assert index.tree is index.tree
+    assert isinstance(index.footprints.tree, shapely.STRtree)
+    assert index.footprints.tree is index.footprints.tree

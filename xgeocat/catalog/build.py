@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
-from xgeocat.catalog.index import FootprintIndex
+from xgeocat.catalog.index import Drawn, FootprintIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,9 @@ def catalog_dataset(scenes: Sequence[Scene], crs: pyproj.CRS) -> xr.Dataset:
     """
     geometry = np.empty(len(scenes), dtype=object)
     geometry[:] = [scene.geometry for scene in scenes]
-    index = FootprintIndex(
-        geometry,
-        np.array([scene.start for scene in scenes], dtype=schema.TIME_DTYPE),
-        np.array([scene.end for scene in scenes], dtype=schema.TIME_DTYPE),
-        crs,
-    )
+    start = np.array([scene.start for scene in scenes], dtype=schema.TIME_DTYPE)
+    end = np.array([scene.end for scene in scenes], dtype=schema.TIME_DTYPE)
+    index = FootprintIndex(Drawn(geometry, start, end), crs)
     ids = schema.text_array([scene.id for scene in scenes])
     assets = list(dict.fromkeys(key for scene in scenes for key in scene.assets))
     coords = xr.Coordinates(
@@ -91,7 +88,7 @@ def _asset_variable(
     scenes: Sequence[Scene], assets: Sequence[str], name: str, extra: tuple[str, ...]
 ) -> NDArray[np.generic]:
     at = {key: i for i, key in enumerate(assets)}
-    shape = (len(scenes), len(assets), *({"grid_axis": 2, "affine": 6}[d] for d in extra))
+    shape = (len(scenes), len(assets), *(schema.SIZES[dim] for dim in extra))
     out: NDArray[Any]
     if name in schema.TEXT:
         out = np.full(shape, None, dtype=object)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Self, cast
+from typing import Protocol, Self, cast
 
 import numpy as np
 import pyproj
@@ -22,27 +22,143 @@ Geometries = NDArray[np.object_]
 Times = NDArray[np.datetime64]
 
 
+class Footprints(Protocol):
+    """Footprints and times of some scenes, in memory or in a file."""
+
+    @property
+    def geometry(self) -> Geometries:
+        """Shape ``(scene,)``, in memory; None for a scene whose footprint is not known."""
+        ...
+
+    @property
+    def start(self) -> Times:
+        """Shape ``(scene,)``, in memory; ``datetime64[us]``, UTC; NaT where not known."""
+        ...
+
+    @property
+    def end(self) -> Times:
+        """As `start`."""
+        ...
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """Bounds of each, shape ``(4, scene)``; NaN for a scene whose footprint is not known."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Bounds of all; None where none is known."""
+        ...
+
+    @property
+    def reach(self) -> tuple[float, float, float, float] | None:
+        """Bounds that hold all, and perhaps more, without reading anything."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def overlapping(
+        self, geometry: BaseGeometry | None, interval: Interval | None
+    ) -> NDArray[np.int64]:
+        """Positions, ascending, of those that meet a geometry and a closed interval."""
+        ...
+
+    def take(self, which: slice | NDArray[np.generic]) -> Footprints:
+        """Some of them."""
+        ...
+
+    def columns(self) -> Mapping[str, object]:
+        """`geometry`, `start` and `end` as arrays for xarray, read when they are asked for."""
+        ...
+
+
+class Drawn:
+    """Footprints in memory; see :class:`Footprints`."""
+
+    def __init__(self, geometry: Geometries, start: Times, end: Times) -> None:
+        self.geometry = geometry
+        self.start = start.astype(TIME_DTYPE, copy=False)
+        self.end = end.astype(TIME_DTYPE, copy=False)
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    @cached_property
+    def tree(self) -> shapely.STRtree:
+        """Packed R-tree over the footprints."""
+        return shapely.STRtree(self.geometry)
+
+    def overlapping(
+        self, geometry: BaseGeometry | None, interval: Interval | None
+    ) -> NDArray[np.int64]:
+        """Test footprints themselves, not their boxes."""
+        hit = np.ones(len(self.geometry), bool)
+        if geometry is not None:
+            hit[:] = False
+            hit[self.tree.query(geometry, predicate="intersects")] = True
+        if interval is not None:
+            hit &= (self.start <= interval[1]) & (self.end >= interval[0])
+        return np.flatnonzero(hit)
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """Bounds of each."""
+        return shapely.bounds(self.geometry).T
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Bounds of all."""
+        boxes = self.boxes
+        if not boxes.size or np.isnan(boxes).all():
+            return None
+        low, high = np.nanmin(boxes[:2], axis=1), np.nanmax(boxes[2:], axis=1)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    @property
+    def reach(self) -> tuple[float, float, float, float] | None:
+        """The same."""
+        return self.bounds
+
+    def take(self, which: slice | NDArray[np.generic]) -> Drawn:
+        """Some of them, with a tree of their own."""
+        which = cast("slice", which)
+        return Drawn(self.geometry[which], self.start[which], self.end[which])
+
+    def columns(self) -> Mapping[str, object]:
+        """As they are."""
+        return {GEOMETRY: self.geometry, START: self.start, END: self.end}
+
+
 class FootprintIndex(Index):
     """Index over the ``geometry``, ``start_time`` and ``end_time`` of scenes.
 
-    It carries the CRS of the footprints and a packed R-tree over them, which is built when first
-    asked and again on demand after a selection.
-
     Parameters
     ----------
-    geometry : numpy.ndarray of shapely geometries
-        Shape ``(scene,)``; None for a scene whose footprint is not known.
-    start, end : numpy.ndarray
-        Shape ``(scene,)``, ``datetime64[us]``, UTC; NaT where not known.
+    footprints : Footprints
+        The footprints and times. A packed R-tree over them is built when first asked, and again on
+        demand after a selection; of those in a file, the file's order is one.
     crs : pyproj.CRS
         CRS of the footprints.
     """
 
-    def __init__(self, geometry: Geometries, start: Times, end: Times, crs: pyproj.CRS) -> None:
-        self.geometry = geometry
-        self.start = start.astype(TIME_DTYPE, copy=False)
-        self.end = end.astype(TIME_DTYPE, copy=False)
+    def __init__(self, footprints: Footprints, crs: pyproj.CRS) -> None:
+        self.footprints = footprints
         self.crs = crs
+
+    @property
+    def geometry(self) -> Geometries:
+        """Footprints, shape ``(scene,)``; None for a scene whose footprint is not known."""
+        return self.footprints.geometry
+
+    @property
+    def start(self) -> Times:
+        """First moments, shape ``(scene,)``, ``datetime64[us]``, UTC; NaT where not known."""
+        return self.footprints.start
+
+    @property
+    def end(self) -> Times:
+        """Last moments; as `start`."""
+        return self.footprints.end
 
     @classmethod
     def from_variables(
@@ -60,32 +176,18 @@ class FootprintIndex(Index):
         geometry = np.array(variables[GEOMETRY].values, dtype=object)
         # xarray writes NaN for a missing object; shapely wants None.
         geometry[~shapely.is_geometry(geometry)] = None
-        return cls(
-            geometry,
-            variables[START].values,
-            variables[END].values,
-            pyproj.CRS.from_user_input(options["crs"]),
-        )
+        drawn = Drawn(geometry, variables[START].values, variables[END].values)
+        return cls(drawn, pyproj.CRS.from_user_input(options["crs"]))
 
     def create_variables(
         self, variables: Mapping[Hashable, xr.Variable] | None = None
     ) -> dict[Hashable, xr.Variable]:
         """Return the three coordinates."""
         given = variables or {}
-        values: dict[str, NDArray[np.generic]] = {
-            GEOMETRY: self.geometry,
-            START: self.start,
-            END: self.end,
-        }
         return {
             name: xr.Variable((SCENE,), data, attrs=given[name].attrs if name in given else None)
-            for name, data in values.items()
+            for name, data in self.footprints.columns().items()
         }
-
-    @cached_property
-    def tree(self) -> shapely.STRtree:
-        """Packed R-tree over the footprints."""
-        return shapely.STRtree(self.geometry)
 
     def overlapping(
         self, geometry: BaseGeometry | None, interval: Interval | None
@@ -95,13 +197,7 @@ class FootprintIndex(Index):
         Footprints themselves are tested, not their boxes. Scenes whose footprint or time is not
         known meet nothing.
         """
-        hit = np.ones(len(self.geometry), bool)
-        if geometry is not None:
-            hit[:] = False
-            hit[self.tree.query(geometry, predicate="intersects")] = True
-        if interval is not None:
-            hit &= (self.start <= interval[1]) & (self.end >= interval[0])
-        return np.flatnonzero(hit)
+        return self.footprints.overlapping(geometry, interval)
 
     def isel(self, indexers: Mapping[Hashable, object]) -> Self | None:
         """Select scenes; a single one leaves the dimension, and the index with it."""
@@ -110,11 +206,11 @@ class FootprintIndex(Index):
             if which.dims != (SCENE,):
                 return None
             which = which.values
-        which = cast("slice", which)
-        geometry = self.geometry[which]
-        if not isinstance(geometry, np.ndarray):
+        if not isinstance(which, slice) and np.ndim(cast("int", which)) == 0:
             return None
-        return type(self)(geometry, self.start[which], self.end[which], self.crs)
+        if not isinstance(which, slice):
+            which = np.asarray(which)
+        return type(self)(self.footprints.take(which), self.crs)
 
     @classmethod
     def concat(
@@ -133,16 +229,16 @@ class FootprintIndex(Index):
         if positions is not None:
             order = np.argsort(np.concatenate([np.asarray(list(p), np.int64) for p in positions]))
             geometry, start, end = geometry[order], start[order], end[order]
-        return cls(geometry, start, end, first.crs)
+        return cls(Drawn(geometry, start, end), first.crs)
 
     def equals(self, other: Index, **kwargs: object) -> bool:
         """Tell whether `other` holds the same footprints and times in the same CRS."""
-        return (
-            isinstance(other, FootprintIndex)
-            and self.crs == other.crs
+        if not isinstance(other, FootprintIndex) or self.crs != other.crs:
+            return False
+        return self.footprints is other.footprints or (
+            len(self.footprints) == len(other.footprints)
             and np.array_equal(self.start, other.start, equal_nan=True)
             and np.array_equal(self.end, other.end, equal_nan=True)
-            and len(self.geometry) == len(other.geometry)
             and all(a == b for a, b in zip(self.geometry, other.geometry, strict=True))
         )
 
@@ -150,9 +246,9 @@ class FootprintIndex(Index):
         """Refuse: two different lists of scenes do not combine row by row."""
         self._require_same_crs(other)
         raise ValueError(
-            f"Two catalogs of different scenes ({len(self.geometry)} and {len(other.geometry)} "
-            "rows) do not combine row by row. Put them behind each other with "
-            "xr.concat([a, b], 'scene'), or select the same scenes in both first."
+            f"Two catalogs of different scenes ({len(self.footprints)} and "
+            f"{len(other.footprints)} rows) do not combine row by row. Put them behind each other "
+            "with xr.concat([a, b], 'scene'), or select the same scenes in both first."
         )
 
     def _require_same_crs(self, other: FootprintIndex) -> None:

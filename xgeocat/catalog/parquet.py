@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyproj
-import shapely
 import xarray as xr
-from xarray.backends import BackendEntrypoint
+from numpy.typing import NDArray
 
-from xgeocat.catalog import schema
-from xgeocat.catalog.aoi import WGS84
-from xgeocat.catalog.index import footprint_index
-from xgeocat.catalog.interval import to_utc
-from xgeocat.catalog.sources import Json, absolute
-from xgeocat.catalog.stac import from_items, to_dicts
-from xgeocat.storage.folder import is_remote, parent_and_name
+from xgeocat.catalog import layout, schema
+from xgeocat.catalog.index import Drawn, footprint_index
+from xgeocat.catalog.lazy import StoredCatalog
+from xgeocat.catalog.opening import stored_catalog
+from xgeocat.catalog.ordering import GLOBE, GROUP, SLAB, scene_order, sorted_tables
+from xgeocat.catalog.sources import Json
+from xgeocat.catalog.stored import start_and_end
+from xgeocat.storage.folder import Folder, is_remote, parent_and_name
 
-#: File metadata: what the STAC layout has no place for.
-METADATA_KEY = b"geocat"
-#: Items as they are, in JSON. Arrow columns cannot tell a missing member from a null one, nor keep
-#: the spelling of a time, so the columns are for other tools and for pruning, and this is for us.
-ITEM_COLUMN = "geocat:item"
-#: Properties that stac-geoparquet reads as moments.
-TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated", "expires",
-         "published", "unpublished")  # fmt: skip
-STAC_MEMBERS = ("type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox",
-                "links")  # fmt: skip
-#: The table of a run, inside its output folder.
-CATALOG_FILE = "catalog.parquet"
+By: TypeAlias = Literal["year", "month"]
+Tables: TypeAlias = Callable[[], Iterator[pa.Table]]
+
+#: Columns whose statistics a query uses; those of a thousand others would fill the footer.
+INDEXED = [f"{box}.{corner}" for box in ("bbox", layout.BOX) for corner in layout.CORNERS]
+INDEXED += ["id", "collection", "datetime", "start_datetime", "end_datetime"]
 
 
-def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path | str:
+def to_geoparquet(
+    ds: xr.Dataset, path: str | os.PathLike[str], *, by: By | None = None
+) -> Path | str:
     """Write a catalog as GeoParquet in the stac-geoparquet layout.
 
-    The file appears whole or not at all.
+    The file, or folder, appears whole or not at all. Scenes of more than one row group (16,384) are
+    brought into an order in which a query finds them together: along a Hilbert curve, at each place
+    by time. Catalogs that are in a file themselves are read and written piece by piece.
 
     Parameters
     ----------
     ds : Dataset
-        A catalog, empty or not.
+        A catalog, empty or not, with attrs that JSON can hold.
     path : path or URL
         Where to, on a disk or in an object store (``s3://``); an older file there is replaced.
+    by : {"year", "month"}, optional
+        Write a folder of files, one for each year or month in which scenes begin, as Hive has
+        them: ``year=2024/month=06/``. There must be nothing at `path` yet.
 
     Returns
     -------
@@ -61,199 +62,262 @@ def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path | str:
     ------
     FileNotFoundError
         When the folder of the file does not exist.
+    FileExistsError
+        When there is something where a folder should be written.
     ValueError
-        When a property has values of kinds that one column cannot hold.
+        For variables that a table has no place for.
     """
     schema.require_catalog(ds, "to_geoparquet")
-    lost = [
-        str(name)
-        for name in ds.variables
-        if name not in schema.RESERVED
-        and (ds[name].dims != (schema.SCENE,) or name in ds.coords or ds[name].dtype.kind in "mM")
-    ] + [f"attrs {sorted(map(str, ds.attrs))}"] * bool(ds.attrs)
-    if lost:
-        raise ValueError(
-            f"A GeoParquet catalog has no place for {lost}: it keeps variables over "
-            f"({schema.SCENE!r},) of numbers, booleans and text. Turn them into such, or drop them."
-        )
+    _require_kept(ds)
     folder, name = parent_and_name(path)
     if not is_remote(os.fspath(path)) and not Path(folder.url).is_dir():
         raise FileNotFoundError(f"There is no folder {folder.url} to write {name} into; make it.")
-    about = json.dumps({"crs": footprint_index(ds).crs.to_json_dict()}).encode()
-    try:
-        table = _with_exact_items(to_dicts(ds))
-    except (pa.ArrowException, OverflowError) as error:
-        raise ValueError(
-            f"The catalog cannot be written as one table: {error}. Items of different collections "
-            "may give one property different kinds; write a file for each collection."
-        ) from error
-    written = io.BytesIO()
-    metadata = {**table.schema.metadata, METADATA_KEY: about}
-    pq.write_table(table.replace_schema_metadata(metadata), written, compression="zstd")
-    folder.write(name, written.getvalue())
+    if by is not None and (folder.has(name) or folder.names(name)):
+        raise FileExistsError(
+            f"There is something at {os.fspath(path)} already. Add to it with xgeocat.append, or "
+            "choose another place."
+        )
+    with tempfile.TemporaryDirectory(prefix="xgeocat-") as scratch:
+        tables = _sorted(ds, by, Path(scratch))
+        with folder.new_file(name) if by is None else folder.new_files(name) as place:
+            _fill(place, tables, by)
     return os.fspath(path) if is_remote(os.fspath(path)) else Path(path)
 
 
-def _with_exact_items(items: list[Json]) -> pa.Table:
-    """The table of some items, with its GeoParquet metadata, and with the items as they are."""
-    # Imported late: it costs more than the rest of the catalog together.
-    import stac_geoparquet.arrow as sga
+def append(ds: xr.Dataset, path: str | os.PathLike[str]) -> int:
+    """Add the scenes of a catalog to one on disk, those that are not there yet.
 
-    # A table of no items still has the columns that readers look for.
-    exact = pa.array([json.dumps(item, separators=(",", ":")) for item in items], pa.string())
-    with tempfile.TemporaryDirectory(prefix="xgeocat-") as temporary:
-        file = Path(temporary) / CATALOG_FILE
-        for simpler in (False, True):
-            try:
-                table = _table(items or [_EXAMPLE], simpler).slice(0, len(items))
-                sga.to_parquet(table.append_column(ITEM_COLUMN, exact), file)
-            except (pa.ArrowException, OverflowError):
-                if simpler:
-                    raise
-            else:
-                return pq.read_table(file)
-    raise AssertionError("unreachable: the second way returns or raises")
-
-
-def _table(items: list[Json], simpler: bool) -> pa.Table:
-    """Columns of the stac-geoparquet layout, for other tools and for pruning."""
-    import stac_geoparquet.arrow as sga
-
-    known = [
-        {**item, "geometry": _plainest(item["geometry"]),
-         "bbox": item.get("bbox") or [0, 0, 0, 0]}
-        for item in items
-    ]  # fmt: skip
-    # The exact items stand beside: in the columns, what Arrow has no kind for is text.
-    rows = [_as_text(item) for item in known] if simpler else known
-    return sga.parse_stac_items_to_arrow(rows).read_all()
-
-
-def _plainest(geometry: Json | None) -> Json:
-    """As shapely writes it; empty where the footprint is not known."""
-    known = shapely.Polygon() if geometry is None else shapely.from_geojson(json.dumps(geometry))
-    found: Json = json.loads(shapely.to_geojson(known))
-    return found
-
-
-def _as_text(item: Json) -> Json:
-    properties = {}
-    for key, value in item["properties"].items():
-        if key in TIMES and value is not None:
-            try:
-                value = f"{np.datetime_as_string(to_utc(value), unit='us')}Z"
-            except ValueError:
-                value = None
-        elif value is not None and not isinstance(value, str):
-            value = json.dumps(value)
-        properties[key] = value
-    assets = {
-        key: {k: v if isinstance(v, str) or k == "roles" else json.dumps(v) for k, v in a.items()}
-        for key, a in item["assets"].items()
-    }
-    kept = {k: item[k] for k in STAC_MEMBERS if k in item}
-    return {**kept, "properties": properties, "assets": assets}
-
-
-_EXAMPLE = {
-    "type": "Feature",
-    "stac_version": "1.0.0",
-    "id": "example",
-    "geometry": {"type": "Point", "coordinates": [0, 0]},
-    "bbox": [0, 0, 0, 0],
-    "properties": {"datetime": "2000-01-01T00:00:00Z"},
-    "links": [],
-    "assets": {},
-}
-
-
-def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a catalog from GeoParquet.
+    A scene is there when one of its id and collection is; it stays as it is. A file is written
+    anew, a folder gets further files.
 
     Parameters
     ----------
+    ds : Dataset
+        A catalog.
     path : path or URL
-        A stac-geoparquet file, or the output folder of a run, on a disk or in an object store.
+        What :func:`to_geoparquet` wrote. Where there is nothing, it is written.
 
     Returns
     -------
-    Dataset
-        The catalog, as :func:`xgeocat.from_items` makes it, in the CRS it was written from.
+    int
+        How many scenes were new.
 
     Raises
     ------
-    FileNotFoundError
-        When there is no such file, or no catalog in the folder.
     ValueError
-        When the file is no GeoParquet of STAC items, or is damaged.
+        For footprints in another CRS, properties of another kind, and a file of other tools. Then
+        nothing was written.
+    RuntimeError
+        When somebody else wrote the file in the meantime.
     """
-    import stac_geoparquet.arrow as sga
-
+    schema.require_catalog(ds, "append")
+    _require_kept(ds)
     folder, name = parent_and_name(path)
-    if folder.inside(name).has(CATALOG_FILE):
-        folder, name = folder.inside(name), CATALOG_FILE
-    file = os.fspath(path)
-    try:
-        table = pq.read_table(pa.BufferReader(folder.read(name)))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(
-            f"There is no catalog at {file}. Give a GeoParquet file, or the output folder of a "
-            f"run that has finished (it holds {CATALOG_FILE})."
-        ) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{file} is no readable Parquet file: {error}.") from error
-    missing = {"id", "geometry"} - set(table.column_names)
-    if missing:
+    if not (folder.has(name) or folder.names(name)):
+        to_geoparquet(ds, path)
+        return ds.sizes[schema.SCENE]
+    stored = stored_catalog(path)
+    if stored.items is not None:
         raise ValueError(
-            f"{file} holds no STAC items: it has no column {sorted(missing)}, but "
-            f"{table.column_names[:12]}. Tables of other kinds can be read with geopandas."
+            f"{os.fspath(path)} was not written by xgeocat. Write it as one of ours first: "
+            "xgeocat.open_catalog(path).geocat.to_geoparquet(other)."
         )
-    about = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    crs = pyproj.CRS.from_json_dict(about["crs"]) if "crs" in about else WGS84
-    if ITEM_COLUMN in table.column_names:
-        items: Iterable[Json] = map(json.loads, table[ITEM_COLUMN].to_pylist())
+    layout.about_all([stored.about, layout.about_table(layout.table_of(ds).schema)])
+    new = ds.isel({schema.SCENE: _unknown(ds, stored.ids())})
+    if not new.sizes[schema.SCENE]:
+        return 0
+    if folder.names(name):
+        _add_files(new, folder.inside(name), stored)
     else:
-        try:
-            items = list(map(_without_nulls, sga.stac_table_to_items(table)))
-        except (pa.ArrowException, KeyError) as error:
-            raise ValueError(f"{file} holds no STAC items that can be read: {error}.") from error
-    # Outputs of a run are named relative to its folder, so that it can be moved.
-    base = f"{folder.absolute}/{name}"
-    return from_items((absolute(item, base) for item in items), crs=crs)
+        _rewrite(new, folder, name, stored)
+    return new.sizes[schema.SCENE]
 
 
-def _without_nulls(item: Json) -> Json:
-    """Leave out the nulls that a table has for members an item never had."""
-    kept = cast("Json", _prune(item))
-    kept.setdefault("geometry", None)
-    for member in ("properties", "assets"):
-        kept.setdefault(member, {})
-    kept["properties"].setdefault("datetime", None)
-    return kept
+def _require_kept(ds: xr.Dataset) -> None:
+    lost = [str(name) for name in ds.variables if layout.is_lost(ds, str(name))]
+    try:
+        json.dumps(ds.attrs)
+    except (TypeError, ValueError):
+        lost.append(f"attrs {sorted(map(str, ds.attrs))}")
+    if lost:
+        raise ValueError(
+            f"A GeoParquet catalog has no place for {lost}: it keeps variables over "
+            f"({schema.SCENE!r},) of numbers, booleans and text, and attrs that JSON can hold. "
+            "Turn them into such, or drop them."
+        )
 
 
-def _prune(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: _prune(v) for k, v in value.items() if v is not None}
-    return [_prune(v) for v in value] if isinstance(value, list) else value
+# --- rows to write --------------------------------------------------------------------------------
 
 
-class GeocatBackend(BackendEntrypoint):
-    """``xr.open_dataset(path, engine="geocat")``."""
+def _sorted(ds: xr.Dataset, by: By | None, scratch: Path) -> Tables:
+    """Tables of the scenes of a catalog, in the order in which they are written."""
+    footprints = footprint_index(ds).footprints
+    rows = len(footprints)
+    if rows <= GROUP and by is None:
+        order = np.arange(rows)
+    else:
+        part = None if by is None else _part(footprints.start, by)
+        extent = GLOBE if footprint_index(ds).crs.is_geographic else footprints.reach or GLOBE
+        order = scene_order(footprints.boxes, footprints.start, extent, part)
+    if isinstance(footprints, Drawn) or rows <= SLAB:
+        return lambda: _laid_out(ds, order, GROUP)
+    return sorted_tables(lambda: _laid_out(ds, np.arange(rows), SLAB), order, scratch)
 
-    description = "Open catalogs of scenes (stac-geoparquet) with xgeocat"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables")
 
-    def open_dataset(  # type: ignore[override]
-        self,
-        filename_or_obj: str | os.PathLike[str],
-        *,
-        drop_variables: str | Iterable[str] | None = None,
-    ) -> xr.Dataset:
-        """Open a catalog; see :func:`open_catalog`."""
-        ds = open_catalog(filename_or_obj)
-        return ds if drop_variables is None else ds.drop_vars(drop_variables, errors="ignore")
+def _laid_out(ds: xr.Dataset, order: NDArray[np.int64], rows: int) -> Iterator[pa.Table]:
+    # An empty table still has the columns that readers look for.
+    for first in range(0, max(len(order), 1), rows):
+        yield layout.table_of(ds.isel({schema.SCENE: order[first : first + rows]}))
 
-    def guess_can_open(self, filename_or_obj: object) -> bool:
-        """Leave other people's Parquet files alone: only ``engine="geocat"`` opens with this."""
-        return False
+
+def _part(start: NDArray[np.datetime64], by: By) -> NDArray[np.generic]:
+    return start.astype(f"datetime64[{by[0].upper()}]")
+
+
+def _unknown(ds: xr.Dataset, known: set[tuple[object, object]]) -> list[int]:
+    """Positions of the scenes that are not known yet, each once."""
+    fresh, seen = [], set(known)
+    columns = (ds[schema.COLLECTION].values.tolist(), ds[schema.SCENE].values.tolist())
+    for i, scene in enumerate(zip(*columns, strict=True)):
+        if scene not in seen:
+            seen.add(scene)
+            fresh.append(i)
+    return fresh
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _fill(place: Path, tables: Tables, by: By | None, name: str = "part-0.parquet") -> None:
+    """Write tables into one file, or into a folder of them.
+
+    Each has the columns of all. Those of later tables are not known before, so a new one makes it
+    begin again.
+    """
+    wanted = layout.same_layout([table.schema for table in _first(tables)])
+    while True:
+        wider = _filled(place, tables, wanted, by, name)
+        if wider is None:
+            return
+        wanted = wider
+
+
+def _first(tables: Tables) -> Iterator[pa.Table]:
+    for table in tables():
+        yield table
+        return
+
+
+def _filled(
+    place: Path, tables: Tables, wanted: pa.Schema, by: By | None, name: str
+) -> pa.Schema | None:
+    """Write tables with the columns of a schema; return a wider one where that is not enough."""
+    abouts: list[Json] = []
+    path, writer = None, None
+    try:
+        for table in tables():
+            wider = layout.same_layout([wanted, table.schema])
+            if not wider.equals(wanted):
+                return wider
+            about = layout.about_table(table.schema)
+            if about not in abouts:
+                abouts.append(about)
+            for of_file, part in _parts(table, place, by, name):
+                if of_file != path:
+                    if writer is not None:
+                        _finish(writer, abouts)
+                    of_file.parent.mkdir(parents=True, exist_ok=True)
+                    path, writer = of_file, _writer(of_file, wanted)
+                writer.write_table(layout.fitted(part, wanted), row_group_size=GROUP)
+        if writer is not None:
+            _finish(writer, abouts)
+    finally:
+        if writer is not None:
+            writer.close()
+    return None
+
+
+def _parts(
+    table: pa.Table, place: Path, by: By | None, name: str
+) -> Iterator[tuple[Path, pa.Table]]:
+    """Rows of a table, which are in order, by the file that they belong into."""
+    if by is None:
+        yield place, table
+        return
+    start, _ = start_and_end(table)
+    parts = _part(start, by)
+    edges = np.flatnonzero(np.concatenate([[True], (parts[1:] != parts[:-1])]))
+    for first, after in zip(edges, [*edges[1:], len(table)], strict=True):
+        yield place / hive_folder(parts[first], by) / name, table.slice(first, after - first)
+
+
+def hive_folder(part: np.datetime64, by: By) -> str:
+    """``year=2024/month=06``, as Hive has it; of a time that is not known, its word for null."""
+    if np.isnat(part):
+        return "/".join(
+            f"{unit}=__HIVE_DEFAULT_PARTITION__"
+            for unit in ("year", "month")[: 1 + (by == "month")]
+        )
+    year, _, month = str(part).partition("-")
+    return f"year={year}" if by == "year" else f"year={year}/month={month}"
+
+
+def _writer(path: Path, wanted: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        wanted,
+        compression="zstd",
+        write_statistics=[name for name in INDEXED if _has(wanted, name)],
+        write_page_checksum=True,
+    )
+
+
+def _has(wanted: pa.Schema, column: str) -> bool:
+    return column.partition(".")[0] in wanted.names
+
+
+def _finish(writer: pq.ParquetWriter, abouts: Sequence[Json]) -> None:
+    about = json.dumps(layout.about_all(abouts))
+    writer.add_key_value_metadata({layout.METADATA_KEY.decode(): about})
+    writer.close()
+
+
+def _add_files(new: xr.Dataset, folder: Folder, stored: StoredCatalog) -> None:
+    """Add files to a folder, each whole, named by what is in them."""
+    by = stored.partitioning
+    ids = "\n".join(map(str, new[schema.SCENE].values))
+    name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:12]}.parquet"
+    with folder.locked(), tempfile.TemporaryDirectory(prefix="xgeocat-") as scratch:
+        filled, spilled = Path(scratch) / "new", Path(scratch) / "spilled"
+        filled.mkdir()
+        spilled.mkdir()
+        _fill(filled if by else filled / name, _sorted(new, by, spilled), by, name)
+        for path in sorted(filled.rglob("*.parquet")):
+            place = path.relative_to(filled).as_posix()
+            with folder.inside(place.rpartition("/")[0]).new_file(name) as beside:
+                shutil.copyfile(path, beside)
+
+
+def _rewrite(new: xr.Dataset, folder: Folder, name: str, stored: StoredCatalog) -> None:
+    """Write the scenes of a file, and new ones, in its place."""
+    scenes = stored.scenes
+    old = len(scenes)
+    fresh = footprint_index(new).footprints
+    boxes = np.concatenate([scenes.boxes, fresh.boxes], axis=1)
+    start = np.concatenate([stored.values(schema.START, range(old)), fresh.start])
+    order = np.arange(len(start))
+    if len(order) > GROUP:
+        geographic = stored.crs.is_geographic
+        order = scene_order(boxes, start, GLOBE if geographic else scenes.reach or GLOBE)
+
+    def tables() -> Iterator[pa.Table]:
+        for first in range(0, old, SLAB):
+            yield scenes.read(range(first, min(first + SLAB, old)), scenes.schema.names)
+        yield from _laid_out(new, np.arange(len(fresh)), SLAB)
+
+    with tempfile.TemporaryDirectory(prefix="xgeocat-") as scratch:
+        in_order = sorted_tables(tables, order, Path(scratch))
+        with folder.new_file(name) as place:
+            _fill(place, in_order, None)
+            scenes.require_unchanged()

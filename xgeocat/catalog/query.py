@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import shapely
 import xarray as xr
 from odc.geo.geom import BoundingBox
 
@@ -41,7 +39,7 @@ def query(ds: xr.Dataset, aoi: AOI | None = None, time: TimeLike | None = None) 
     """
     ds = require_catalog(ds, "query")
     index = footprint_index(ds)
-    geometry = None if aoi is None else aoi_geometry(aoi, index.crs, _total_bounds(ds))
+    geometry = None if aoi is None else aoi_geometry(aoi, index.crs, index.footprints.reach)
     interval = None if time is None else parse_interval(time)
     if interval is None and isinstance(aoi, Request):
         interval = aoi.interval
@@ -50,13 +48,6 @@ def query(ds: xr.Dataset, aoi: AOI | None = None, time: TimeLike | None = None) 
 
 def bounds(ds: xr.Dataset) -> BoundingBox | None:
     """Bounds of all footprints, in the catalog's CRS; None for an empty catalog."""
-    found = _total_bounds(require_catalog(ds, "bounds"))
-    return None if found is None else BoundingBox(*found, crs=footprint_index(ds).crs.to_wkt())
-
-
-def _total_bounds(ds: xr.Dataset) -> tuple[float, float, float, float] | None:
-    boxes = shapely.bounds(footprint_index(ds).geometry)
-    if not len(boxes) or np.isnan(boxes).all():
-        return None
-    low, high = np.nanmin(boxes[:, :2], axis=0), np.nanmax(boxes[:, 2:], axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    index = footprint_index(require_catalog(ds, "bounds"))
+    found = index.footprints.bounds
+    return None if found is None else BoundingBox(*found, crs=index.crs.to_wkt())

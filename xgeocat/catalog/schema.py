@@ -40,10 +40,11 @@ ASSET_VARIABLES: Mapping[str, tuple[str, ...]] = {
     DTYPE: (),
     ASSET_JSON: (),
 }
+#: Sizes of the dims beyond.
+SIZES: Mapping[str, int] = {"grid_axis": 2, "affine": 6}
 TEXT = (HREF, CRS, DTYPE, ASSET_JSON)
 RESERVED = {
-    "grid_axis",
-    "affine",
+    *SIZES,
     SCENE,
     ASSET,
     GEOMETRY,

@@ -109,7 +109,7 @@ def absolute(item: Json, base: str | None) -> Json:
     if base is None:
         return item
     assets = {
-        key: {**asset, "href": _absolute_href(asset["href"], base)}
+        key: {**asset, "href": absolute_href(asset["href"], base)}
         if isinstance(asset.get("href"), str)
         else asset
         for key, asset in item.get("assets", {}).items()
@@ -117,7 +117,8 @@ def absolute(item: Json, base: str | None) -> Json:
     return {**item, "assets": assets}
 
 
-def _absolute_href(href: str, base: str) -> str:
+def absolute_href(href: str, base: str) -> str:
+    """Resolve an href against the file that it stands in."""
     # On a web server, what begins with a slash is on that server; elsewhere it is a path.
     if href.startswith("/") and not base.startswith(("http://", "https://")):
         return href

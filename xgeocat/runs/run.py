@@ -13,7 +13,8 @@ from typing import Literal, get_args, overload
 import numpy as np
 import xarray as xr
 
-from xgeocat.catalog.parquet import CATALOG_FILE, open_catalog, to_geoparquet
+from xgeocat.catalog.opening import CATALOG_FILE, open_catalog
+from xgeocat.catalog.parquet import to_geoparquet
 from xgeocat.catalog.schema import SCENE
 from xgeocat.catalog.stac import from_items
 from xgeocat.domain.geoslice import GeoSlice

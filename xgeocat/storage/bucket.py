@@ -23,6 +23,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from obstore.store import ObjectStore
     from zarr.abc.store import Store
 
@@ -73,6 +74,28 @@ class Bucket:
         """Write an object."""
         with _told(self.url):
             obstore.put(self.store, name, content)
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[Path]:
+        """Give a file on disk to fill; it is uploaded."""
+        with tempfile.TemporaryDirectory(prefix="xgeocat-") as temporary:
+            path = Path(temporary) / name.rpartition("/")[2]
+            yield path
+            with _told(self.url):
+                obstore.put(self.store, name, path)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open an object to read parts of it."""
+        import pyarrow as pa
+
+        with _told(self.url):
+            return pa.PythonFile(obstore.open_reader(self.store, name), mode="r")
+
+    def version(self, name: str) -> str:
+        """Say which version of an object this is."""
+        with _told(self.url):
+            found = obstore.head(self.store, name)
+        return found["e_tag"] or f"{found['size']}-{found['last_modified'].isoformat()}"
 
     def remove(self, name: str) -> None:
         """Remove an object."""

@@ -17,6 +17,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from zarr.abc.store import Store
 
 #: Held by whoever is at work. It stays, for whoever removed it would let two in.
@@ -63,18 +64,34 @@ class DiskFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, so that it is there even if the machine stops."""
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        with self.new_file(name) as beside:
+            beside.write_bytes(content)
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[Path]:
+        """Give a file to fill, in a folder that is there."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         beside = _beside(path)
         try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
+            yield beside
+            with beside.open("rb+") as file:
                 os.fsync(file.fileno())
             beside.replace(path)
-        except Exception:
+        except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file to read parts of it."""
+        import pyarrow as pa
+
+        return pa.OSFile(str(self.root / name))
+
+    def version(self, name: str) -> str:
+        """Say which version of a file this is."""
+        found = (self.root / name).stat()
+        return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -88,12 +105,12 @@ class DiskFolder:
 
     def has(self, name: str) -> bool:
         """Tell whether there is such a file."""
-        return (self.root / name).exists()
+        return (self.root / name).is_file()
 
     def names(self, inside: str = "") -> list[str]:
         """Names in a folder, without those of files that are being written, and of the lock."""
         folder = self.root / inside
-        if not folder.exists():
+        if not folder.is_dir():
             return []
         return sorted(n for n in os.listdir(folder) if n != LOCK_FILE and not _is_begun(n))
 

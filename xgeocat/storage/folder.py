@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from xgeocat.storage.disk import DiskFolder
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from zarr.abc.store import Store
 
 
@@ -40,6 +41,18 @@ class Folder(Protocol):
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it."""
+        ...
+
+    def new_file(self, name: str) -> AbstractContextManager[Path]:
+        """Give a file to fill, which is `name` once the context is left without an error."""
+        ...
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file to read parts of it; a FileNotFoundError where there is none."""
+        ...
+
+    def version(self, name: str) -> str:
+        """Say which version of a file this is: another one as soon as it is written again."""
         ...
 
     def remove(self, name: str) -> None:

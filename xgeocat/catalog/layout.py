@@ -1,0 +1,504 @@
+"""Layout: scenes as a table of the stac-geoparquet layout, beside it what such a table loses.
+
+Arrow cannot tell a missing member of an item from a null one, nor keep the spelling of a time. So
+the columns that other tools read are made of what the catalog knows, and beside them stand texts,
+column by column, from which the catalog comes back as it was.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyproj
+import shapely
+import xarray as xr
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from xgeocat.catalog import schema
+from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, outline, same_crs
+from xgeocat.catalog.index import footprint_index
+from xgeocat.catalog.interval import to_utc
+from xgeocat.catalog.sources import Json
+
+#: What is written here; a file of a later version is refused.
+VERSION = 1
+#: File metadata: what the STAC layout has no place for.
+METADATA_KEY = b"geocat"
+#: Texts beside the columns: what an item says beyond its columns; for each asset what it says but
+#: its href; properties whose column does not give them back.
+ITEM, ASSETS, TEXTS = "geocat:item", "geocat:assets", "geocat:texts"
+#: Footprints in the catalog's CRS, where that is not WGS 84, and their boxes.
+FOOTPRINT, BOX = "geocat:footprint", "geocat:box"
+#: Properties that the layout has as moments.
+MOMENTS = ("created", "updated", "expires", "published", "unpublished")
+#: Columns that are not of a property.
+MEMBERS = ("type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox",
+           "links", "assets", "datetime", "start_datetime", "end_datetime",
+           ITEM, ASSETS, TEXTS, FOOTPRINT, BOX)  # fmt: skip
+
+MOMENT = pa.timestamp("us", tz="UTC")
+LINKS = pa.list_(pa.struct([(name, pa.string()) for name in ("href", "rel", "type", "title")]))
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+# --- scenes to table ------------------------------------------------------------------------------
+
+
+def table_of(ds: xr.Dataset) -> pa.Table:
+    """Lay out the scenes of a catalog as a table, in their order.
+
+    Parameters
+    ----------
+    ds : Dataset
+        A catalog.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per scene, with all of `ds` but its attrs, and :func:`metadata_of` it.
+
+    Raises
+    ------
+    ValueError
+        For scenes that were masked, and so have lost what they were.
+    """
+    index = footprint_index(ds)
+    items = _texts(ds[schema.ITEM_JSON])
+    if items.null_count:
+        lost = ds[schema.SCENE].values[np.asarray(items.is_null())]
+        raise ValueError(
+            f"Scene {lost[0]!r} has no item_json: it was masked, as by .where(...). Select "
+            "scenes with .isel(scene=...), or use .where(..., drop=True)."
+        )
+    said = _parsed(items)
+    columns: dict[str, pa.Array] = {
+        "type": pa.repeat(pa.scalar("Feature"), len(items)),
+        "stac_version": said.pop("stac_version", pa.repeat(pa.scalar("1.0.0"), len(items))),
+        "stac_extensions": _lists(said.pop("stac_extensions", None), len(items)),
+        "id": _texts(ds[schema.SCENE]),
+        "collection": _texts(ds[schema.COLLECTION]),
+        **_places(index.geometry, index.crs, items),
+        "links": _links(said.pop("links", None), len(items)),
+        "assets": _assets(ds),
+        **_moments(index.start, index.end, items),
+    }
+    nested = said.pop("properties", None)
+    exact: dict[str, pa.Array] = {}
+    for name, values in _properties(ds).items():
+        column = _plain_column(values)
+        if column is None or name in MEMBERS or name in MOMENTS:
+            exact[name] = pa.array(map(_json_or_none, values.tolist()), pa.string())
+        if column is None:
+            column = exact[name]
+        elif name in MOMENTS and pa.types.is_string(column.type):
+            column = _as_moments(column)
+        if name not in MEMBERS:
+            columns[name] = column
+    for name, column in _members(nested).items():
+        if name not in columns and name not in schema.RESERVED:
+            columns[name] = column
+    keys = map(str, ds[schema.ASSET].values)
+    texts = ds[schema.ASSET_JSON].transpose(schema.SCENE, schema.ASSET).values
+    own = {key: pa.array(texts[:, i], pa.string(), from_pandas=True) for i, key in enumerate(keys)}
+    columns[ITEM] = items
+    columns |= {name: _struct(said) for name, said in ((ASSETS, own), (TEXTS, exact)) if said}
+    return pa.table(columns).replace_schema_metadata(metadata_of(ds))
+
+
+def is_lost(ds: xr.Dataset, name: str) -> bool:
+    """Tell whether a table has no place for a variable."""
+    return name not in schema.RESERVED and (
+        ds[name].dims != (schema.SCENE,) or name in ds.coords or ds[name].dtype.kind in "mMcV"
+    )
+
+
+def _properties(ds: xr.Dataset) -> dict[str, NDArray[np.generic]]:
+    return {
+        str(name): var.values
+        for name, var in ds.variables.items()
+        if var.dims == (schema.SCENE,) and name not in schema.RESERVED
+    }
+
+
+def _texts(values: xr.DataArray) -> pa.StringArray:
+    found = values.values
+    try:
+        return pa.array(found, pa.string(), from_pandas=True)
+    except pa.ArrowTypeError:
+        return pa.array([None if v != v else str(v) for v in found.tolist()], pa.string())
+
+
+def _plain_column(values: NDArray[np.generic]) -> pa.Array | None:
+    """One column of numbers, booleans or texts; None for a mixture of them."""
+    if values.dtype.kind not in "OU":
+        return pa.array(values, from_pandas=True)
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind not in ("string", "boolean", "integer", "empty"):
+        return None
+    try:
+        plain = {"string": pa.string(), "empty": pa.string()}.get(kind)
+        return pa.array(values, plain, from_pandas=True)
+    except (pa.ArrowException, OverflowError):
+        return None
+
+
+def _json_or_none(value: object) -> str | None:
+    missing = value is None or (isinstance(value, float) and np.isnan(value))
+    return None if missing else json.dumps(value)
+
+
+def _as_moments(texts: pa.StringArray) -> pa.Array:
+    found = pd.to_datetime(texts.to_pandas(), utc=True, format="ISO8601", errors="coerce")
+    return pa.array(found.dt.as_unit("us"), MOMENT, from_pandas=True)
+
+
+# --- places and times -----------------------------------------------------------------------------
+
+
+def _places(
+    footprints: NDArray[np.object_], crs: pyproj.CRS, items: pa.StringArray
+) -> dict[str, pa.Array]:
+    if same_crs(crs, WGS84):
+        return {"geometry": _wkb(footprints), "bbox": _boxes(footprints)}
+    degrees = np.empty(len(footprints), object)
+    degrees[:] = [
+        None if drawn is None else _in_degrees(drawn, crs, json.loads(item))
+        for drawn, item in zip(footprints, items.to_pylist(), strict=True)
+    ]
+    return {
+        "geometry": _wkb(degrees),
+        "bbox": _boxes(degrees),
+        FOOTPRINT: _wkb(footprints),
+        BOX: _boxes(footprints),
+    }
+
+
+def _in_degrees(footprint: BaseGeometry, crs: pyproj.CRS, item: Json) -> BaseGeometry:
+    if item.get("geometry") is not None:
+        return cut_at_antimeridian(shapely.from_geojson(json.dumps(item["geometry"])))
+    return outline(Where(footprint, crs))
+
+
+def _wkb(geometry: NDArray[np.object_]) -> pa.BinaryArray:
+    # ISO is what GeoParquet asks of heights (https://geoparquet.org/releases/v1.1.0).
+    return pa.array(shapely.to_wkb(geometry, flavor="iso"), pa.binary())
+
+
+def _boxes(geometry: NDArray[np.object_]) -> pa.StructArray:
+    bounds = shapely.bounds(geometry)
+    return _struct(
+        {name: pa.array(bounds[:, i], from_pandas=True) for i, name in enumerate(CORNERS)}
+    )
+
+
+def _moments(
+    start: NDArray[np.datetime64], end: NDArray[np.datetime64], items: pa.StringArray
+) -> dict[str, pa.Array]:
+    """``datetime`` as the item has it, and the interval where it says one."""
+    says = [
+        np.asarray(pc.match_substring(items, f'"{edge}_datetime"')) for edge in ("start", "end")
+    ]
+    ranged = says[0] | says[1] | ((start != end) & ~(np.isnat(start) & np.isnat(end)))
+    middle = start.copy()
+    middle[ranged] = np.datetime64("NaT")
+    null = np.asarray(pc.match_substring(items, '"datetime":null'))
+    for i in np.flatnonzero(ranged & ~null):
+        middle[i] = to_utc(json.loads(items[i].as_py())["properties"].get("datetime"))
+    moments = {"datetime": pa.array(middle, pa.timestamp("us")).cast(MOMENT)}
+    for name, edge in (("start_datetime", start), ("end_datetime", end)):
+        moments[name] = pa.array(edge, pa.timestamp("us"), mask=~ranged).cast(MOMENT)
+    return moments
+
+
+# --- what JSON says -------------------------------------------------------------------------------
+
+
+def _parsed(texts: pa.StringArray) -> dict[str, pa.Array]:
+    """Members of JSON objects as columns; where they are of several kinds, as texts."""
+    if not len(texts):
+        return {}
+    lines = "\n".join(texts.to_pylist()).encode()
+    try:
+        options = pj.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+        table = pj.read_json(io.BytesIO(lines), read_options=options)
+    except pa.ArrowInvalid:
+        return _parsed_one_by_one(texts)
+    return {
+        name: table[name].combine_chunks()
+        for name in table.column_names
+        if _storable(table.schema.field(name).type)
+    }
+
+
+def _parsed_one_by_one(texts: pa.StringArray) -> dict[str, pa.Array]:
+    objects = [json.loads(text) for text in texts.to_pylist()]
+    columns = {}
+    for name in dict.fromkeys(name for found in objects for name in found):
+        values = [found.get(name) for found in objects]
+        if name == "properties":
+            plain = [{k: _as_text(v) for k, v in (p or {}).items()} for p in values]
+            columns[name] = pa.array(plain) if any(plain) else None
+        elif name == "links":
+            columns[name] = pa.array(
+                [[{k.name: _as_text(link.get(k.name)) for k in LINKS.value_type}
+                  for link in links or ()] for links in values], LINKS)  # fmt: skip
+        elif name in ("roles", "stac_extensions"):
+            columns[name] = pa.array(
+                [None if v is None else list(map(str, v)) for v in values], pa.list_(pa.string())
+            )
+        else:
+            columns[name] = pa.array(map(_as_text, values), pa.string())
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def _as_text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _storable(kind: pa.DataType) -> bool:
+    """Tell whether Parquet can hold a kind: not one of which nothing but nulls was seen."""
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_storable(field.type) for field in kind)
+    return _storable(kind.value_type) if pa.types.is_list(kind) else not pa.types.is_null(kind)
+
+
+def _members(struct: pa.StructArray | None) -> dict[str, pa.Array]:
+    """Columns of a struct, null where it is."""
+    if struct is None or not pa.types.is_struct(struct.type):
+        return {}
+    fields = zip(struct.type, struct.flatten(), strict=True)
+    return {field.name: column for field, column in fields if _storable(field.type)}
+
+
+def _struct(members: Mapping[str, pa.Array], mask: pa.BooleanArray | None = None) -> pa.StructArray:
+    return pa.StructArray.from_arrays(list(members.values()), list(members), mask=mask)
+
+
+def _lists(found: pa.Array | None, rows: int) -> pa.Array:
+    kind = pa.list_(pa.string())
+    return found if found is not None and found.type.equals(kind) else pa.nulls(rows, kind)
+
+
+def _links(found: pa.Array | None, rows: int) -> pa.Array:
+    none = pa.array([[]] * rows, LINKS)
+    if found is None or not pa.types.is_list(found.type):
+        return none
+    try:
+        return pc.coalesce(found.cast(LINKS), none)
+    except pa.ArrowException:
+        return none
+
+
+def _assets(ds: xr.Dataset) -> pa.StructArray:
+    """What each asset says, of which most say the same as their like in other scenes."""
+    hrefs = ds[schema.HREF].transpose(schema.SCENE, schema.ASSET).values
+    texts = ds[schema.ASSET_JSON].transpose(schema.SCENE, schema.ASSET).values
+    assets = {}
+    for i, key in enumerate(ds[schema.ASSET].values):
+        said = pa.array(texts[:, i], pa.string(), from_pandas=True)
+        coded = said.dictionary_encode()
+        members = _parsed(coded.dictionary)
+        columns = {"href": pa.array(hrefs[:, i], pa.string(), from_pandas=True)}
+        columns |= {
+            name: column.take(coded.indices) for name, column in members.items() if name != "href"
+        }
+        assets[str(key)] = _struct(columns, said.is_null())
+    # Parquet has no struct without members.
+    return _struct(assets or {"none": pa.nulls(ds.sizes[schema.SCENE], pa.string())})
+
+
+# --- file metadata --------------------------------------------------------------------------------
+
+
+def metadata_of(ds: xr.Dataset) -> dict[bytes, bytes]:
+    """Metadata of a file of scenes, for GeoParquet, stac-geoparquet and for us."""
+    crs = footprint_index(ds).crs
+    about = {
+        "version": VERSION,
+        "crs": crs.to_json_dict(),
+        "assets": [str(key) for key in ds[schema.ASSET].values],
+        "variables": {name: _kind(name, values) for name, values in _properties(ds).items()},
+        "attrs": ds.attrs,
+    }
+    places = {"geometry": _geo_column("bbox", WGS84)}
+    if not same_crs(crs, WGS84):
+        places[FOOTPRINT] = _geo_column(BOX, crs)
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": places}
+    return {
+        b"geo": json.dumps(geo).encode(),
+        b"stac-geoparquet": json.dumps({"version": "1.0.0"}).encode(),
+        METADATA_KEY: json.dumps(about).encode(),
+    }
+
+
+def _geo_column(box: str, crs: pyproj.CRS) -> Json:
+    """https://geoparquet.org/releases/v1.1.0, section "Column metadata"."""
+    covering = {"bbox": {corner: [box, corner] for corner in CORNERS}}
+    return {
+        "encoding": "WKB",
+        "geometry_types": [],
+        "crs": crs.to_json_dict(),
+        "covering": covering,
+    }
+
+
+def _kind(name: str, values: NDArray[np.generic]) -> str:
+    """How a property comes back: a numpy dtype, or ``"object"``; ``"json"``: perhaps from text."""
+    if name in MEMBERS or name in MOMENTS:
+        return "json"
+    if values.dtype.kind not in "OU":
+        return values.dtype.str
+    return "json" if _plain_column(values) is None else "object"
+
+
+def about_table(table: pa.Schema) -> Json:
+    """What a table of ours says of itself; see :func:`metadata_of`."""
+    found: Json = json.loads(table.metadata[METADATA_KEY])
+    return found
+
+
+def about_all(abouts: Sequence[Json]) -> Json:
+    """What tables say of themselves, as of one that holds the rows of all.
+
+    Raises
+    ------
+    ValueError
+        For footprints in different CRSs, and a property of kinds that do not go together.
+    """
+    crs = [pyproj.CRS.from_json_dict(about["crs"]) for about in abouts]
+    other = next((one for one in crs if not same_crs(one, crs[0])), None)
+    if other is not None:
+        raise ValueError(
+            f"Footprints in {crs[0].to_string()} and {other.to_string()} do not go into one "
+            "catalog. Build both with the same crs=..."
+        )
+    names = dict.fromkeys(name for about in abouts for name in about["variables"])
+    return {
+        **abouts[0],
+        "assets": list(dict.fromkeys(key for about in abouts for key in about["assets"])),
+        "variables": {
+            name: _common_kind(name, [about["variables"].get(name) for about in abouts])
+            for name in names
+        },
+    }
+
+
+def _common_kind(name: str, kinds: Sequence[str | None]) -> str:
+    known = sorted({kind for kind in kinds if kind is not None})
+    if len(known) > 1 and set(known) <= {"object", "json"}:
+        return "json"
+    objects = [kind for kind in known if kind in ("object", "json")]
+    dtypes = [np.dtype(kind) for kind in known if kind not in objects]
+    booleans = [dtype for dtype in dtypes if dtype.kind == "b"]
+    if dtypes and (objects or 0 < len(booleans) < len(dtypes)):
+        raise ValueError(
+            f"The property {name!r} is of kinds {known}, which do not go into one column. Turn one "
+            "into the other, or drop it: ds.drop_vars(...)."
+        )
+    if not dtypes:
+        return known[0]
+    common = np.result_type(*dtypes)
+    if None not in kinds or common.kind == "f":
+        return common.str
+    return "object" if common.kind == "b" else np.result_type(common, np.float64).str
+
+
+def about_file(metadata: Mapping[bytes, bytes] | None, file: str) -> Json | None:
+    """What our metadata says of a file; None for a file that is not ours.
+
+    Raises
+    ------
+    ValueError
+        For a file of a later version.
+    """
+    text = (metadata or {}).get(METADATA_KEY)
+    about: Json | None = None if text is None else json.loads(text)
+    if about is not None and about.get("version", VERSION) > VERSION:
+        raise ValueError(
+            f"{file} was written by a later xgeocat (layout {about['version']}; this one reads up "
+            f"to {VERSION}). Update xgeocat."
+        )
+    return about
+
+
+# --- several tables -------------------------------------------------------------------------------
+
+
+def same_layout(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One schema that holds the columns of several tables, with the metadata of the first.
+
+    A column that is of kinds that do not go together becomes text.
+    """
+    fields: dict[str, pa.DataType] = {}
+    for one in schemas:
+        for field in one:
+            known = fields.get(field.name)
+            fields[field.name] = field.type if known is None else _common(known, field.type)
+    return pa.schema(list(fields.items()), metadata=schemas[0].metadata)
+
+
+def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    if one.equals(other):
+        return one
+    if pa.types.is_struct(one) and pa.types.is_struct(other):
+        members = {field.name: field.type for field in one}
+        for field in other:
+            known = members.get(field.name)
+            members[field.name] = field.type if known is None else _common(known, field.type)
+        return pa.struct(list(members.items()))
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        return pa.list_(_common(one.value_type, other.value_type))
+    try:
+        both = [pa.schema([("", kind)]) for kind in (one, other)]
+        return pa.unify_schemas(both, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return pa.string()
+
+
+def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with exactly the columns of a schema; null where it has them not."""
+    columns = [
+        _fit(table[field.name].combine_chunks(), field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _fit(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type.equals(kind):
+        return column
+    if pa.types.is_struct(column.type) and pa.types.is_struct(kind):
+        own = dict(zip((f.name for f in column.type), column.flatten(), strict=True))
+        members = {
+            field.name: _fit(own[field.name], field.type)
+            if field.name in own
+            else pa.nulls(len(column), field.type)
+            for field in kind
+        }
+        return _struct(members, column.is_null())
+    try:
+        return column.cast(kind)
+    except pa.ArrowException:
+        texts = (None if v is None else json.dumps(v, default=str) for v in column.to_pylist())
+        return pa.array(texts, pa.string()).cast(kind)
+
+
+def part_of(field: pa.Field, columns: Sequence[str]) -> pa.Field | None:
+    """A field, of a struct those members that are asked for: ``"assets.red.href"``."""
+    if field.name in columns:
+        return field
+    inside = [name.removeprefix(f"{field.name}.") for name in columns
+              if name.startswith(f"{field.name}.")]  # fmt: skip
+    if not inside or not pa.types.is_struct(field.type):
+        return None
+    parts = [part for child in field.type if (part := part_of(child, inside)) is not None]
+    return pa.field(field.name, pa.struct(parts)) if parts else None

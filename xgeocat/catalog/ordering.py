@@ -1,0 +1,105 @@
+"""Ordering: scenes that are near each other in place, then in time, side by side in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from xgeocat.catalog import layout
+
+#: Rows of a row group: what a query reads at least.
+GROUP = 16_384
+#: Rows that are sorted in memory at a time.
+SLAB = 16 * GROUP
+#: Cells of the Hilbert curve over the globe are 1.4 by 0.7 degrees, about one Sentinel-2 tile: so
+#: that the scenes of one place follow each other in time.
+LEVEL = 8
+GLOBE = (-180.0, -90.0, 180.0, 90.0)
+
+
+def scene_order(
+    boxes: NDArray[np.float64],
+    start: NDArray[np.datetime64],
+    extent: tuple[float, float, float, float] = GLOBE,
+    part: NDArray[np.generic] | None = None,
+) -> NDArray[np.int64]:
+    """Order in which scenes are written.
+
+    Parameters
+    ----------
+    boxes : numpy.ndarray
+        Shape ``(4, scene)``: west, south, east, north; NaN where not known.
+    start : numpy.ndarray
+        Shape ``(scene,)``, ``datetime64``; NaT where not known.
+    extent : (float, float, float, float), default: the globe, in degrees
+        What the Hilbert curve fills, in units of the boxes.
+    part : numpy.ndarray, optional
+        Shape ``(scene,)``: what comes before anything else.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions: along a Hilbert curve, in one cell of it by time. Scenes of which
+        one is not known come last; what is equal stays in order.
+    """
+    known = ~np.isnan(boxes[0])
+    cell = np.full(boxes.shape[1], np.iinfo(np.int64).max)
+    if known.any():
+        centres = shapely.points((boxes[:2, known] + boxes[2:, known]).T / 2)
+        cell[known] = gpd.GeoSeries(centres).hilbert_distance(extent, LEVEL)
+    keys = (start, cell) if part is None else (start, cell, part)
+    return np.lexsort(keys).astype(np.int64)
+
+
+def sorted_tables(
+    tables: Callable[[], Iterable[pa.Table]], order: NDArray[np.int64], folder: Path
+) -> Callable[[], Iterator[pa.Table]]:
+    """Bring rows into an order, of which no more than some are in memory at a time.
+
+    They are dealt out into files by where they are going to, and each file is sorted by itself.
+
+    Parameters
+    ----------
+    tables : callable
+        Gives the tables, whose rows follow each other.
+    order : numpy.ndarray
+        Of all their rows: positions.
+    folder : Path
+        Where there is room for all of them.
+
+    Returns
+    -------
+    callable
+        Gives tables of up to `GROUP` rows, as often as it is called.
+    """
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    seen = 0
+    for number, table in enumerate(tables()):
+        ranks = rank[seen : seen + len(table)]
+        seen += len(table)
+        for slab in np.unique(ranks // SLAB):
+            mine = np.flatnonzero(ranks // SLAB == slab)
+            part = table.take(pa.array(mine)).append_column("rank", pa.array(ranks[mine]))
+            with pa.ipc.new_file(folder / f"{slab:06d}-{number:06d}.arrow", part.schema) as file:
+                file.write_table(part)
+
+    def again() -> Iterator[pa.Table]:
+        for slab in range(-(-len(order) // SLAB)):
+            parts = []
+            for path in sorted(folder.glob(f"{slab:06d}-*.arrow")):
+                with pa.ipc.open_file(path) as file:
+                    parts.append(file.read_all())
+            schema = layout.same_layout([part.schema for part in parts])
+            table = pa.concat_tables(layout.fitted(part, schema) for part in parts)
+            table = table.sort_by("rank").drop_columns("rank")
+            for first in range(0, len(table), GROUP):
+                yield table.slice(first, GROUP)
+
+    return again

@@ -1,0 +1,479 @@
+"""Stored: scenes in Parquet files, of which rows and columns are read as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Self, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from xgeocat.catalog import layout
+from xgeocat.catalog.aoi import cut_at_antimeridian
+from xgeocat.catalog.interval import Interval
+from xgeocat.storage.folder import Folder
+
+#: Rows of a table, by number and in this order.
+Rows: TypeAlias = "range | NDArray[np.int64]"
+Box: TypeAlias = tuple[float, float, float, float]
+
+#: Row groups whose boxes and times are kept, and whose footprints: up to 1 GB, and some hundred MB.
+KEYS_KEPT, FOOTPRINTS_KEPT = 1024, 64
+READERS = 4
+#: Parts of an AOI that are looked for one by one; more are looked for together.
+PARTS = 16
+#: Degrees (or metres) by which boxes of other people may have been rounded.
+ROUNDED = 1e-3
+WORLD = (-180.0, 180.0)
+TIMES = ("datetime", "start_datetime", "end_datetime")
+MICROSECONDS = pa.timestamp("us")
+
+
+class ChangedFileError(RuntimeError):
+    """A file was written again since it was opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenesFile:
+    """One Parquet file, of which the footer was read.
+
+    Parameters
+    ----------
+    folder, name
+        Where it is.
+    version : str
+        Which version of it the footer is of.
+    footer : pyarrow.parquet.FileMetaData
+        What it says of itself.
+    """
+
+    folder: Folder
+    name: str
+    version: str
+    footer: pq.FileMetaData
+
+    @classmethod
+    def at(cls, folder: Folder, name: str) -> Self:
+        """Read the footer of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is none.
+        ValueError
+            When it is no Parquet file, or not all of one.
+        """
+        version = folder.version(name)
+        try:
+            with folder.open(name) as source:
+                return cls(folder, name, version, pq.read_metadata(source))
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(
+                f"{folder.url}/{name} is no readable Parquet file: {error}."
+            ) from error
+
+    def require_unchanged(self) -> None:
+        """See to it that the footer is still that of the file; a ChangedFileError if not."""
+        if self.folder.version(self.name) != self.version:
+            raise ChangedFileError(
+                f"{self.folder.url}/{self.name} was written again since it was opened; open the "
+                "catalog again."
+            )
+
+    def read(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of one row group.
+
+        Raises
+        ------
+        ChangedFileError
+            When it was written again since.
+        ValueError
+            When it is damaged.
+        """
+        self.require_unchanged()
+        try:
+            with self.folder.open(self.name) as source:
+                file = pq.ParquetFile(
+                    source,
+                    metadata=self.footer,
+                    pre_buffer=True,
+                    page_checksum_verification=True,
+                )
+                return file.read_row_group(group, list(columns))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(
+                f"Row group {group} of {self.folder.url}/{self.name} cannot be read: {error}."
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which columns say where scenes are, and how far they can be trusted.
+
+    Parameters
+    ----------
+    footprint, box : str
+        Columns of the footprints (WKB) and of their boxes; no box column: None.
+    exact : bool
+        Whether boxes are those of the footprints as they are in the file. Otherwise they may be
+        rounded, or cross the antimeridian in one of several spellings.
+    """
+
+    footprint: str
+    box: str | None
+    exact: bool
+
+
+class StoredScenes:
+    """The rows of one or more Parquet files, behind each other.
+
+    Row groups are to a query what the leaves of a packed R-tree are: the statistics in the footer
+    are their boxes. What is read of them to answer a query is kept for the next one.
+
+    Parameters
+    ----------
+    files : sequence of ScenesFile
+        Their rows, in this order.
+    schema : pyarrow.Schema
+        One that holds the columns of all.
+    places : Places
+        Which columns say where scenes are.
+    """
+
+    def __init__(self, files: Sequence[ScenesFile], schema: pa.Schema, places: Places) -> None:
+        self.files = tuple(files)
+        self.schema = schema
+        self.places = places
+        self.groups = [
+            (file, number) for file in self.files for number in range(file.footer.num_row_groups)
+        ]
+        sizes = [file.footer.row_group(number).num_rows for file, number in self.groups]
+        self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.keys = lru_cache(KEYS_KEPT)(self._keys)
+        self._footprints = lru_cache(FOOTPRINTS_KEPT)(self._read_footprints)
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return StoredScenes, (self.files, self.schema, self.places)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def require_unchanged(self) -> None:
+        """See to it that all files are those that were opened; a ChangedFileError if not."""
+        for file in self.files:
+            file.require_unchanged()
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def read(self, rows: Rows, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of some rows.
+
+        Parameters
+        ----------
+        rows : range or numpy.ndarray
+            Which, from 0, in any order, each as often as it is named.
+        columns : sequence of str
+            Of the schema; of a struct some members: ``"assets.red.href"``.
+
+        Returns
+        -------
+        pyarrow.Table
+            In the order of `rows`.
+        """
+        wanted = np.asarray(rows, np.int64)
+        group_of = np.searchsorted(self.first, wanted, side="right") - 1
+        order = np.argsort(group_of, kind="stable")
+        groups, starts = np.unique(group_of[order], return_index=True)
+
+        def part(group: int, of_group: NDArray[np.int64]) -> pa.Table:
+            table = self._read_group(int(group), columns)
+            local = wanted[of_group] - self.first[group]
+            whole = len(local) == len(table) and bool((np.diff(local) == 1).all())
+            return table if whole else table.take(pa.array(local))
+
+        with ThreadPoolExecutor(READERS) as pool:
+            parts = list(pool.map(part, groups, np.split(order, starts[1:])))
+        table = pa.concat_tables(parts) if parts else self._empty(columns)
+        if len(order) and not bool((np.diff(order) == 1).all()):
+            table = table.take(pa.array(np.argsort(order)))
+        return table
+
+    def _read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
+        file, number = self.groups[group]
+        return layout.fitted(file.read(number, columns), self._some(columns))
+
+    def _some(self, columns: Sequence[str]) -> pa.Schema:
+        """Schema of some columns, and of some members of structs."""
+        return pa.schema(
+            [
+                found
+                for field in self.schema
+                if (found := layout.part_of(field, columns)) is not None
+            ]
+        )
+
+    def _empty(self, columns: Sequence[str]) -> pa.Table:
+        return self._some(columns).empty_table()
+
+    # --- where and when ---------------------------------------------------------------------------
+
+    def overlapping(
+        self, geometry: BaseGeometry | None, interval: Interval | None
+    ) -> NDArray[np.int64]:
+        """Rows whose footprint meets a geometry and whose time meets a closed interval, ascending.
+
+        Row groups are left out by their statistics, rows by their boxes; the footprints of those
+        that are left are tested.
+        """
+        windows = None if geometry is None else _windows(geometry)
+        if geometry is not None:
+            shapely.prepare(geometry)
+        found = [np.empty(0, np.int64)]
+        for group in self._groups_meeting(windows, interval):
+            boxes, start, end = self.keys(int(group))
+            hit = np.ones(len(start), bool)
+            if interval is not None:
+                hit &= (start <= interval[1]) & (end >= interval[0])
+            if windows is not None:
+                hit &= _meet(boxes, windows)
+            rows = np.flatnonzero(hit)
+            if geometry is not None and len(rows):
+                rows = rows[self._touching(int(group), rows, boxes[:, rows], geometry)]
+            found.append(rows + self.first[group])
+        return np.concatenate(found)
+
+    def _touching(
+        self,
+        group: int,
+        rows: NDArray[np.int64],
+        boxes: NDArray[np.float64],
+        geometry: BaseGeometry,
+    ) -> NDArray[np.bool_]:
+        hit = np.zeros(len(rows), bool)
+        if self.places.exact:
+            # A footprint whose box lies in the AOI meets it, whatever its shape.
+            hit = shapely.covers(geometry, shapely.box(*boxes))
+        unsure = np.flatnonzero(~hit)
+        if len(unsure):
+            hit[unsure] = shapely.intersects(geometry, self.footprints(group, rows[unsure]))
+        return hit
+
+    def _groups_meeting(
+        self, windows: NDArray[np.float64] | None, interval: Interval | None
+    ) -> NDArray[np.int64]:
+        boxes, (start, end) = self._extents
+        hit = np.ones(len(self.groups), bool)
+        if windows is not None:
+            hit &= _meet(boxes, windows)
+        if interval is not None:
+            hit &= (start <= interval[1]) & (end >= interval[0])
+        return np.flatnonzero(hit)
+
+    @cached_property
+    def _extents(self) -> tuple[NDArray[np.float64], NDArray[np.datetime64]]:
+        """Boxes, shape (4, group), and first and last time, shape (2, group), of row groups.
+
+        Where the footer does not say, they are without end.
+        """
+        boxes = np.tile([[-np.inf], [-np.inf], [np.inf], [np.inf]], len(self.groups))
+        times = np.tile(
+            np.array([["0001-01-01"], ["9999-12-31T23:59:59.999999"]], "datetime64[us]"),
+            len(self.groups),
+        )
+        for file in self.files:
+            columns = _statistics_columns(file.footer, self.places)
+            of_file = [i for i, (other, _) in enumerate(self.groups) if other is file]
+            for i in of_file:
+                group = file.footer.row_group(self.groups[i][1])
+                _set_box(boxes[:, i], group, columns, self.places.exact)
+                _set_times(times[:, i], group, columns)
+        if not self.places.exact:
+            boxes = _widened(boxes)
+        return boxes, times
+
+    def _keys(
+        self, group: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.datetime64], NDArray[np.datetime64]]:
+        """Boxes, shape (4, row), and first and last times of the rows of a group."""
+        columns = [self.places.box] if self.places.box is not None else []
+        times = [name for name in TIMES if name in self.schema.names]
+        table = self._read_group(group, [*columns, *times])
+        start, end = start_and_end(table)
+        if self.places.box is None:
+            boxes = shapely.bounds(self.footprints(group, None)).T
+        else:
+            struct = table[self.places.box].combine_chunks()
+            boxes = np.stack(
+                [
+                    pc.struct_field(struct, corner).to_numpy(zero_copy_only=False).astype(float)
+                    for corner in layout.CORNERS
+                ]
+            )
+        return (boxes if self.places.exact else _widened(boxes)), start, end
+
+    def footprints(self, group: int, rows: NDArray[np.int64] | None) -> NDArray[np.object_]:
+        """Footprints of some rows of a group, all by default."""
+        stored = self._footprints(group)
+        return self.drawn(stored if rows is None else stored.take(pa.array(rows)))
+
+    def drawn(self, wkb: pa.BinaryArray) -> NDArray[np.object_]:
+        """Footprints as they are in a catalog."""
+        footprints = shapely.from_wkb(wkb.to_numpy(zero_copy_only=False))
+        if not self.places.exact:
+            for i in np.flatnonzero(shapely.is_empty(footprints)):
+                footprints[i] = None
+            low, high = shapely.bounds(footprints)[:, ::2].T
+            for i in np.flatnonzero((high - low > 180) | (low < -180) | (high > 180)):
+                footprints[i] = cut_at_antimeridian(footprints[i])
+        return footprints
+
+    def _read_footprints(self, group: int) -> pa.BinaryArray:
+        return self._read_group(group, [self.places.footprint])[
+            self.places.footprint
+        ].combine_chunks()
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """Boxes of all rows, shape (4, row); NaN where the footprint is not known."""
+        groups = (self.keys(group)[0] for group in range(len(self.groups)))
+        return np.concatenate([np.empty((4, 0)), *groups], axis=1)
+
+    @property
+    def bounds(self) -> Box | None:
+        """Bounds of all footprints; None where there is none."""
+        return _bounds(self.boxes)
+
+    @property
+    def reach(self) -> Box | None:
+        """Bounds within which all footprints are, as the footers say; None if they do not."""
+        found = _bounds(self._extents[0])
+        return found if found is not None and np.isfinite(found).all() else None
+
+
+def start_and_end(table: pa.Table) -> tuple[NDArray[np.datetime64], NDArray[np.datetime64]]:
+    """First and last moments of scenes: of their interval where they say one, else the moment."""
+    moments = {name: _as_times(table[name]) for name in TIMES if name in table.column_names}
+    nothing = np.full(len(table), np.datetime64("NaT", "us"))
+    moment = moments.get("datetime", nothing)
+    start, end = (moments.get(name, nothing) for name in TIMES[1:])
+    return np.where(np.isnat(start), moment, start), np.where(np.isnat(end), moment, end)
+
+
+def _as_times(column: pa.ChunkedArray) -> NDArray[np.datetime64]:
+    if not pa.types.is_timestamp(column.type):
+        # As other people's tables may have it: text, or nothing at all.
+        kind = pa.timestamp("us", tz="UTC")
+        column = column.cast(pa.string()).cast(kind)
+    return column.cast(MICROSECONDS, safe=False).to_numpy().astype("datetime64[us]")
+
+
+def _windows(geometry: BaseGeometry) -> NDArray[np.float64]:
+    parts = shapely.get_parts(geometry)
+    return shapely.bounds(parts if len(parts) <= PARTS else [geometry])
+
+
+def _meet(boxes: NDArray[np.float64], windows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which boxes, shape (4, n), meet one of some windows, shape (k, 4)."""
+    hit = np.zeros(boxes.shape[1], bool)
+    for west, south, east, north in windows:
+        hit |= (boxes[0] <= east) & (boxes[2] >= west) & (boxes[1] <= north) & (boxes[3] >= south)
+    return hit
+
+
+def _widened(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Boxes in degrees that hold what other people's boxes mean.
+
+    Longitudes of one that crosses the antimeridian are west > east (RFC 7946), beyond 180, or of
+    the long way round.
+    """
+    west, south, east, north = boxes
+    across = ~((west <= east) & (east - west <= 180) & (west >= -180) & (east <= 180))
+    across &= ~np.isnan(west)
+    return np.stack(
+        [
+            np.where(across, WORLD[0], west - ROUNDED),
+            south - ROUNDED,
+            np.where(across, WORLD[1], east + ROUNDED),
+            north + ROUNDED,
+        ]
+    )
+
+
+def _bounds(boxes: NDArray[np.float64]) -> Box | None:
+    if not boxes.size or np.isnan(boxes).all():
+        return None
+    west, south = np.nanmin(boxes[:2], axis=1)
+    east, north = np.nanmax(boxes[2:], axis=1)
+    return float(west), float(south), float(east), float(north)
+
+
+# --- statistics of row groups ---------------------------------------------------------------------
+
+
+def _statistics_columns(footer: pq.FileMetaData, places: Places) -> dict[str, int]:
+    """Numbers of the columns whose statistics say where and when."""
+    wanted = {f"{places.box}.{corner}": corner for corner in layout.CORNERS}
+    wanted |= {name: name for name in TIMES}
+    paths = (footer.schema.column(i).path for i in range(footer.num_columns))
+    return {wanted[path]: i for i, path in enumerate(paths) if path in wanted}
+
+
+def _ranges(
+    group: pq.RowGroupMetaData, columns: dict[str, int], names: Sequence[str]
+) -> Iterator[tuple[str, object, object, bool]]:
+    """Smallest and largest value of some columns, and whether there is any value at all."""
+    for name in names:
+        if name in columns:
+            column = group.column(columns[name])
+            said = column.statistics
+            if said is not None and said.has_null_count and said.null_count == group.num_rows:
+                yield name, None, None, False
+            elif said is not None and said.has_min_max:
+                yield name, said.min, said.max, True
+
+
+def _set_box(
+    box: NDArray[np.float64], group: pq.RowGroupMetaData, columns: dict[str, int], exact: bool
+) -> None:
+    corners = {name: (low, high) for name, low, high, _ in _ranges(group, columns, layout.CORNERS)}
+    if len(corners) < len(layout.CORNERS):
+        return
+    if corners["xmin"][0] is None:
+        # No scene in it has a footprint that is known.
+        box[:] = np.nan
+        return
+    west, south, east, north = (
+        corners["xmin"][0], corners["ymin"][0], corners["xmax"][1], corners["ymax"][1],
+    )  # fmt: skip
+    # A box across the antimeridian has its west east of its east, which shows in the others' ends.
+    crossing = not exact and corners["xmin"][1] > 0 > corners["xmax"][0]
+    box[:] = (west, south, np.inf if crossing else east, north)
+
+
+def _set_times(
+    times: NDArray[np.datetime64], group: pq.RowGroupMetaData, columns: dict[str, int]
+) -> None:
+    said = list(_ranges(group, columns, TIMES))
+    known = [(low, high) for _, low, high, any_ in said if any_]
+    if len(said) < len(columns.keys() & set(TIMES)) or not all(
+        hasattr(low, "isoformat") for low, _ in known
+    ):
+        return
+    if not known:
+        times[:] = np.datetime64("NaT")
+        return
+    naive = [[edge.replace(tzinfo=None) for edge in pair] for pair in known]
+    times[:] = min(low for low, _ in naive), max(high for _, high in naive)
