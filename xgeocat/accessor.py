@@ -218,9 +218,15 @@ class DatasetGeocat(_PatchingDoor):
         """Turn the catalog into STAC items; see :func:`xgeocat.to_items`."""
         return stac.to_items(self._obj)
 
-    def to_geoparquet(self, path: str | os.PathLike[str]) -> Path | str:
+    def to_geoparquet(
+        self, path: str | os.PathLike[str], *, by: parquet.By | None = None
+    ) -> Path | str:
         """Write the catalog as GeoParquet; see :func:`xgeocat.to_geoparquet`."""
-        return parquet.to_geoparquet(self._obj, path)
+        return parquet.to_geoparquet(self._obj, path, by=by)
+
+    def append(self, path: str | os.PathLike[str]) -> int:
+        """Add the scenes to a catalog on disk; see :func:`xgeocat.append`."""
+        return parquet.append(self._obj, path)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the footprints; see :func:`xgeocat.plotting.footprints`."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from shapely.geometry import Point, box
 
 import xgeocat as xgc
+from xgeocat.catalog import lazy, parquet
 from xgeocat.catalog.index import Drawn, FootprintIndex, footprint_index
 
 COORDS = ["geometry", "start_time", "end_time"]
@@ -26,14 +27,21 @@ def ids(ds):
     return list(ds.scene.values)
 
 
-@pytest.fixture
-def ds(make_item):
+@pytest.fixture(params=["in memory", "in a file", "in a large file"])
+def ds(request, make_item, tmp_path, monkeypatch):
     """Eight scenes in a row, one degree each, one month after another, in two collections."""
-    return xgc.from_items(
+    made = xgc.from_items(
         make_item(f"s{i}", box(i, 0, i + 1, 1), TIMES[i], collection="ab"[i % 2], cloud=7.0 - i,
                   number=i)
         for i in range(8)
     )  # fmt: skip
+    if request.param == "in memory":
+        return made
+    if request.param == "in a large file":
+        # As if more than two scenes were too many to have in memory, and three for a row group.
+        monkeypatch.setattr(lazy, "IN_MEMORY", 2)
+        monkeypatch.setattr(parquet, "GROUP", 3)
+    return xgc.open_catalog(xgc.to_geoparquet(made, tmp_path / "c.parquet"))
 
 
 def rebuilt(ds: xr.Dataset) -> FootprintIndex:

@@ -129,6 +129,20 @@ class Drawn:
         return {GEOMETRY: self.geometry, START: self.start, END: self.end}
 
 
+def selected(which: object) -> slice | NDArray[np.generic] | None:
+    """What a selection keeps of the scenes; None where the dimension does not stay."""
+    if isinstance(which, slice):
+        return which
+    if isinstance(which, xr.Variable):
+        if which.dims != (SCENE,):
+            return None
+        which = which.values
+    positions = np.asarray(which)
+    if positions.ndim == 0:
+        return None
+    return positions if positions.size else positions.astype(np.int64)
+
+
 class FootprintIndex(Index):
     """Index over the ``geometry``, ``start_time`` and ``end_time`` of scenes.
 
@@ -201,16 +215,8 @@ class FootprintIndex(Index):
 
     def isel(self, indexers: Mapping[Hashable, object]) -> Self | None:
         """Select scenes; a single one leaves the dimension, and the index with it."""
-        which = indexers.get(SCENE, slice(None))
-        if isinstance(which, xr.Variable):
-            if which.dims != (SCENE,):
-                return None
-            which = which.values
-        if not isinstance(which, slice) and np.ndim(cast("int", which)) == 0:
-            return None
-        if not isinstance(which, slice):
-            which = np.asarray(which)
-        return type(self)(self.footprints.take(which), self.crs)
+        positions = selected(indexers.get(SCENE, slice(None)))
+        return None if positions is None else type(self)(self.footprints.take(positions), self.crs)
 
     @classmethod
     def concat(

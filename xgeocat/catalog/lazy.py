@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cached_property, lru_cache
-from typing import Literal, Self, TypeAlias
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Self, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyproj
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
@@ -19,220 +16,14 @@ from xarray.core import indexing
 from xarray.core.indexes import Index, PandasIndex
 from xarray.core.indexing import IndexSelResult
 
-from xgeocat.catalog import layout, schema
-from xgeocat.catalog.index import Drawn, FootprintIndex
+from xgeocat.catalog import schema
+from xgeocat.catalog.columns import Array, StoredCatalog
+from xgeocat.catalog.index import Drawn, FootprintIndex, selected
 from xgeocat.catalog.interval import Interval
-from xgeocat.catalog.sources import Json, absolute_href
-from xgeocat.catalog.stac import from_items, to_dicts
-from xgeocat.catalog.stored import Rows, StoredScenes, start_and_end
-
-Array: TypeAlias = NDArray[np.generic]
+from xgeocat.catalog.stored import Rows, start_and_end
 
 #: Up to so many scenes have their ids and footprints in memory when they are asked for.
 IN_MEMORY = 100_000
-#: Selections whose items are kept, because their columns are read one after the other.
-SELECTIONS_KEPT = 2
-
-
-# --- values ---------------------------------------------------------------------------------------
-
-
-class StoredCatalog:
-    """What a catalog's columns are made of.
-
-    Parameters
-    ----------
-    scenes : StoredScenes
-        The rows.
-    about : dict
-        CRS of the footprints, names of the assets, how each property comes back, attrs; see
-        :func:`xgeocat.catalog.layout.metadata_of`. Of a property that comes back ``"item"`` only
-        the item as a whole tells the value.
-    base : str
-        Where hrefs start that are relative.
-    items : callable or None
-        Turns rows of the table into items, where the table is not laid out by us.
-    """
-
-    def __init__(
-        self,
-        scenes: StoredScenes,
-        about: Json,
-        base: str,
-        items: Callable[[pa.Table], list[Json]] | None = None,
-    ) -> None:
-        self.scenes = scenes
-        self.about = about
-        self.base = base
-        self.items = items
-        # Columns are read one after the other, each of the same rows.
-        self._selected = lru_cache(SELECTIONS_KEPT)(self._select)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return StoredCatalog, (self.scenes, self.about, self.base, self.items)
-
-    @cached_property
-    def crs(self) -> pyproj.CRS:
-        """CRS of the footprints."""
-        return pyproj.CRS.from_json_dict(self.about["crs"])
-
-    @property
-    def assets(self) -> Sequence[str]:
-        """Names of the assets."""
-        found: Sequence[str] = self.about["assets"]
-        return found
-
-    @property
-    def kinds(self) -> Mapping[str, str]:
-        """How each property comes back."""
-        found: Mapping[str, str] = self.about["variables"]
-        return found
-
-    @property
-    def partitioning(self) -> Literal["year", "month"] | None:
-        """By what scenes are dealt out into files, as the folders of the files have it."""
-        folders = (
-            self.scenes.files[0].folder.absolute.rsplit("/", 2)[1:] if self.scenes.files else []
-        )
-        names = [name.partition("=")[0] for name in folders]
-        if names[-1:] == ["month"]:
-            return "month"
-        return "year" if names[-1:] == ["year"] else None
-
-    def ids(self) -> set[tuple[object, object]]:
-        """Collection and id of all scenes."""
-        table = self.scenes.read(range(len(self.scenes)), ["collection", "id"])
-        return set(zip(table["collection"].to_pylist(), table["id"].to_pylist(), strict=True))
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def dims(self, name: str) -> tuple[str, ...]:
-        """Dims of a variable."""
-        if name in schema.ASSET_VARIABLES:
-            return (schema.SCENE, schema.ASSET, *schema.ASSET_VARIABLES[name])
-        return (schema.SCENE,)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a variable."""
-        sizes = {schema.SCENE: len(self.scenes), schema.ASSET: len(self.assets), **schema.SIZES}
-        return tuple(sizes[dim] for dim in self.dims(name))
-
-    def dtype(self, name: str) -> np.dtype[np.generic]:
-        """Dtype of a variable."""
-        if name in (schema.START, schema.END):
-            return schema.TIME_DTYPE
-        if name in schema.ASSET_VARIABLES:
-            return np.dtype(object if name in schema.TEXT else float)
-        kind = self.kinds.get(name, "object")
-        return np.dtype(object if kind in ("object", "json", "item") else kind)
-
-    def values(self, name: str, rows: Rows, assets: Sequence[int] | None = None) -> Array:
-        """Values of a variable for some rows, and some assets, read now."""
-        if name in (schema.HREF, schema.ASSET_JSON) and self.items is None:
-            return self._of_assets(
-                name, rows, range(len(self.assets)) if assets is None else assets
-            )
-        if name in schema.ASSET_VARIABLES:
-            return self._of_items(name, rows, range(len(self.assets)) if assets is None else assets)
-        return self._of_scenes(name, rows)
-
-    def _of_items(self, name: str, rows: Rows, assets: Sequence[int]) -> Array:
-        """What only the items tell of assets; some rows need not have them all."""
-        selection = self.selection(rows)
-        shape = (len(rows), len(assets), *(schema.SIZES[d] for d in schema.ASSET_VARIABLES[name]))
-        found = np.full(shape, None if name in schema.TEXT else np.nan, self.dtype(name))
-        at = {str(key): i for i, key in enumerate(selection[schema.ASSET].values)}
-        values = selection[name].values
-        for i, asset in enumerate(assets):
-            if self.assets[asset] in at:
-                found[:, i] = values[:, at[self.assets[asset]]]
-        return found
-
-    def _of_scenes(self, name: str, rows: Rows) -> Array:
-        """Values of a variable that has no assets."""
-        if name == schema.SCENE:
-            return _objects(self.scenes.read(rows, ["id"])["id"])
-        if name == schema.GEOMETRY:
-            column = self.scenes.places.footprint
-            return self.scenes.drawn(self.scenes.read(rows, [column])[column].combine_chunks())
-        if name in (schema.START, schema.END):
-            times = start_and_end(
-                self.scenes.read(rows, ["datetime", "start_datetime", "end_datetime"])
-            )
-            return times[name == schema.END]
-        if self.kinds.get(name) == "item" or (name == schema.ITEM_JSON and self.items is not None):
-            return self.selection(rows)[name].values
-        if name == schema.ITEM_JSON:
-            return _objects(self.scenes.read(rows, [layout.ITEM])[layout.ITEM])
-        if name == schema.COLLECTION:
-            return _objects(self.scenes.read(rows, [name])[name])
-        return self._of_property(name, rows)
-
-    def _of_property(self, name: str, rows: Rows) -> Array:
-        kind = self.kinds[name]
-        plain = [] if name in layout.MEMBERS else [name]
-        if kind == "json":
-            table = self.scenes.read(rows, [*plain, f"{layout.TEXTS}.{name}"])
-            texts = _objects(pc.struct_field(table[layout.TEXTS], name))
-            # Scenes that were written apart may have needed no text.
-            others = _objects(table[name]) if plain else texts
-            found = np.empty(len(texts), object)
-            found[:] = [
-                other if text is None else json.loads(text)
-                for text, other in zip(texts, others, strict=True)
-            ]
-            return found
-        column = self.scenes.read(rows, [name])[name]
-        if kind == "object":
-            return _objects(column)
-        return column.to_numpy(zero_copy_only=False).astype(kind, copy=False)
-
-    def _of_assets(self, name: str, rows: Rows, assets: Sequence[int]) -> Array:
-        """Hrefs, or all the rest that assets say."""
-        column, member = ("assets", (schema.HREF,)) if name == schema.HREF else (layout.ASSETS, ())
-        keys = [self.assets[i] for i in assets]
-        paths = [".".join((column, key, *member)) for key in keys]
-        found = np.full((len(rows), len(keys)), None, object)
-        if keys and len(rows):
-            structs = self.scenes.read(rows, paths)[column]
-            for i, key in enumerate(keys):
-                found[:, i] = _objects(pc.struct_field(structs, [key, *member]))
-        if name == schema.HREF:
-            known = {
-                href: absolute_href(href, self.base) for href in found.flat if href is not None
-            }
-            found[:] = [[known.get(href) for href in row] for row in found]
-        return found
-
-    def selection(self, rows: Rows) -> xr.Dataset:
-        """Catalog of some rows, in memory, made of their items; where they are is left out."""
-        return self._selected(np.asarray(rows, np.int64).tobytes())
-
-    def _select(self, rows: bytes) -> xr.Dataset:
-        items = self.scene_items(np.frombuffer(rows, np.int64))
-        return from_items([{**item, "geometry": None} for item in items])
-
-    def scene_items(self, rows: NDArray[np.int64]) -> list[Json]:
-        """Items of some rows."""
-        if self.items is not None:
-            return self.items(self.scenes.read(rows, self.scenes.schema.names))
-        given = [schema.ITEM_JSON, schema.HREF, schema.ASSET_JSON, *self.kinds]
-        columns = {name: (self.dims(name), self.values(name, rows)) for name in given}
-        coords = {
-            schema.SCENE: (schema.SCENE, self.values(schema.SCENE, rows)),
-            schema.COLLECTION: (schema.SCENE, self.values(schema.COLLECTION, rows)),
-            schema.ASSET: (schema.ASSET, schema.text_array(self.assets)),
-        }
-        drawn = StoredFootprints(self, rows)
-        index = xr.Coordinates.from_xindex(FootprintIndex(drawn, self.crs))
-        return to_dicts(xr.Dataset(columns, coords=xr.Coordinates(coords).assign(index)))
-
-
-def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
-    found = np.empty(len(column), object)
-    found[:] = column.to_pylist()
-    return found
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -280,7 +71,8 @@ def lazily(
         every = (slice(None),) * (len(stored.shape) - 1)
         key = indexing.OuterIndexer((np.asarray(rows, np.int64), *every))
     array = indexing.LazilyIndexedArray(stored, key)
-    return indexing.CopyOnWriteArray(indexing.MemoryCachedArray(array))
+    # As xarray wraps what its own backends open; its annotations know it not.
+    return indexing.CopyOnWriteArray(indexing.MemoryCachedArray(array))  # type: ignore[arg-type]
 
 
 def is_whole(rows: Rows, size: int) -> bool:
@@ -381,7 +173,12 @@ def _taken(rows: Rows, which: slice | NDArray[np.generic]) -> Rows:
     if isinstance(which, slice):
         return rows[which]
     positions = np.flatnonzero(which) if which.dtype == bool else which.astype(np.int64)
-    return np.asarray(rows, np.int64)[positions]
+    if isinstance(rows, range):
+        # Without a list of millions, of which a few are taken.
+        if len(positions) and not -len(rows) <= positions.min() <= positions.max() < len(rows):
+            raise IndexError(f"There are {len(rows)} scenes; position {positions.max()} is asked.")
+        return rows.start + rows.step * np.where(positions < 0, positions + len(rows), positions)
+    return rows[positions]
 
 
 class SceneIndex(Index):
@@ -406,7 +203,17 @@ class SceneIndex(Index):
     def _known(self) -> PandasIndex:
         return PandasIndex(self.catalog.values(schema.SCENE, self.rows), schema.SCENE)
 
-    def to_pandas_index(self) -> object:
+    @property
+    def index(self) -> pd.Index:
+        """Ids in memory, where a PandasIndex has them too: they are put behind each other."""
+        return self._known.index
+
+    @property
+    def coord_dtype(self) -> np.dtype[np.generic]:
+        """Dtype of the ids; as `index`."""
+        return self._known.coord_dtype
+
+    def to_pandas_index(self) -> pd.Index:
         """Ids in memory."""
         return self._known.to_pandas_index()
 
@@ -414,18 +221,21 @@ class SceneIndex(Index):
         """Look ids up."""
         return self._known.sel(labels, **options)
 
+    @classmethod
+    def concat(  # type: ignore[override]
+        cls,
+        indexes: Sequence[Index],
+        dim: Hashable,
+        positions: Iterable[Iterable[int]] | None = None,
+    ) -> PandasIndex:
+        """Put ids behind each other, in memory."""
+        known = [index._known if isinstance(index, SceneIndex) else index for index in indexes]
+        return PandasIndex.concat(cast("list[PandasIndex]", known), dim, positions)
+
     def isel(self, indexers: Mapping[Hashable, object]) -> Index | None:
         """Select scenes; see :func:`scene_index`."""
-        which = indexers.get(schema.SCENE, slice(None))
-        if isinstance(which, xr.Variable):
-            if which.dims != (schema.SCENE,):
-                return None
-            which = which.values
-        if not isinstance(which, slice):
-            if np.ndim(which) == 0:
-                return None
-            which = np.asarray(which)
-        return scene_index(self.catalog, _taken(self.rows, which))
+        which = selected(indexers.get(schema.SCENE, slice(None)))
+        return None if which is None else scene_index(self.catalog, _taken(self.rows, which))
 
     def equals(self, other: Index, **kwargs: object) -> bool:
         """Tell whether `other` is of the same rows of the same file."""

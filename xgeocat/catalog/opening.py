@@ -15,13 +15,15 @@ import pyproj
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from xgeocat.catalog import layout
+from xgeocat.catalog import fitting, layout
 from xgeocat.catalog.aoi import WGS84, same_crs
-from xgeocat.catalog.lazy import StoredCatalog, lazy_dataset
+from xgeocat.catalog.columns import StoredCatalog
+from xgeocat.catalog.footers import Places
+from xgeocat.catalog.lazy import lazy_dataset
 from xgeocat.catalog.sources import Json, absolute
 from xgeocat.catalog.stac import NOT_COLUMNS
-from xgeocat.catalog.stored import Places, ScenesFile, StoredScenes
-from xgeocat.storage.folder import Folder, parent_and_name
+from xgeocat.catalog.stored import ScenesFile, StoredScenes
+from xgeocat.storage.folder import Folder, folder_at, parent_and_name
 
 #: The table of a run, inside its output folder.
 CATALOG_FILE = "catalog.parquet"
@@ -61,6 +63,8 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
 def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
     """Read the footers of a catalog; see :func:`open_catalog`."""
     folder, name = parent_and_name(path)
+    # What is read later is read from here, wherever somebody has gone by then.
+    folder = folder_at(folder.absolute)
     places = list(_files(folder, name))
     if not places:
         raise FileNotFoundError(
@@ -72,7 +76,7 @@ def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
     schemas = [file.footer.schema.to_arrow_schema() for file in files]
     for file, found in zip(files, schemas, strict=True):
         _require_items(file, found)
-    known = layout.same_layout(schemas)
+    known = fitting.same_layout(schemas)
     # Outputs of a run are named relative to its folder, so that it can be moved.
     base = f"{places[0][0].absolute if len(places) == 1 else folder.inside(name).absolute}/_"
     abouts = [
@@ -81,12 +85,10 @@ def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
     ours = [about for about in abouts if about is not None]
     if len(ours) == len(abouts):
         about = layout.about_all(ours)
-        exact = (
-            [layout.FOOTPRINT, layout.BOX]
-            if layout.FOOTPRINT in known.names
-            else ["geometry", "bbox"]
-        )
-        return StoredCatalog(StoredScenes(files, known, Places(*exact, exact=True)), about, base)
+        projected = layout.FOOTPRINT in known.names
+        columns = (layout.FOOTPRINT, layout.BOX) if projected else ("geometry", "bbox")
+        scenes = StoredScenes(files, known, Places(*columns, exact=True))
+        return StoredCatalog(scenes, about, base)
     for file in files:
         _require_degrees(file)
     scenes = StoredScenes(files, known, Places("geometry", _box_column(known), exact=False))

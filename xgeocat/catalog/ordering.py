@@ -11,7 +11,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from xgeocat.catalog import layout
+from xgeocat.catalog import fitting
 
 #: Rows of a row group: what a query reads at least.
 GROUP = 16_384
@@ -96,8 +96,8 @@ def sorted_tables(
             for path in sorted(folder.glob(f"{slab:06d}-*.arrow")):
                 with pa.ipc.open_file(path) as file:
                     parts.append(file.read_all())
-            schema = layout.same_layout([part.schema for part in parts])
-            table = pa.concat_tables(layout.fitted(part, schema) for part in parts)
+            schema = fitting.same_layout([part.schema for part in parts])
+            table = pa.concat_tables(fitting.fitted(part, schema) for part in parts)
             table = table.sort_by("rank").drop_columns("rank")
             for first in range(0, len(table), GROUP):
                 yield table.slice(first, GROUP)

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,9 +18,9 @@ import pyarrow.parquet as pq
 import xarray as xr
 from numpy.typing import NDArray
 
-from xgeocat.catalog import layout, schema
+from xgeocat.catalog import fitting, layout, schema
+from xgeocat.catalog.columns import StoredCatalog
 from xgeocat.catalog.index import Drawn, footprint_index
-from xgeocat.catalog.lazy import StoredCatalog
 from xgeocat.catalog.opening import stored_catalog
 from xgeocat.catalog.ordering import GLOBE, GROUP, SLAB, scene_order, sorted_tables
 from xgeocat.catalog.sources import Json
@@ -195,7 +196,7 @@ def _fill(place: Path, tables: Tables, by: By | None, name: str = "part-0.parque
     Each has the columns of all. Those of later tables are not known before, so a new one makes it
     begin again.
     """
-    wanted = layout.same_layout([table.schema for table in _first(tables)])
+    wanted = fitting.same_layout([table.schema for table in _first(tables)])
     while True:
         wider = _filled(place, tables, wanted, by, name)
         if wider is None:
@@ -214,10 +215,10 @@ def _filled(
 ) -> pa.Schema | None:
     """Write tables with the columns of a schema; return a wider one where that is not enough."""
     abouts: list[Json] = []
-    path, writer = None, None
-    try:
+    path: Path | None = None
+    with ExitStack() as one:
         for table in tables():
-            wider = layout.same_layout([wanted, table.schema])
+            wider = fitting.same_layout([wanted, table.schema])
             if not wider.equals(wanted):
                 return wider
             about = layout.about_table(table.schema)
@@ -225,16 +226,10 @@ def _filled(
                 abouts.append(about)
             for of_file, part in _parts(table, place, by, name):
                 if of_file != path:
-                    if writer is not None:
-                        _finish(writer, abouts)
-                    of_file.parent.mkdir(parents=True, exist_ok=True)
-                    path, writer = of_file, _writer(of_file, wanted)
-                writer.write_table(layout.fitted(part, wanted), row_group_size=GROUP)
-        if writer is not None:
-            _finish(writer, abouts)
-    finally:
-        if writer is not None:
-            writer.close()
+                    one.close()
+                    path = of_file
+                    writer = one.enter_context(_writer(path, wanted, abouts))
+                writer.write_table(fitting.fitted(part, wanted), row_group_size=GROUP)
     return None
 
 
@@ -263,24 +258,24 @@ def hive_folder(part: np.datetime64, by: By) -> str:
     return f"year={year}" if by == "year" else f"year={year}/month={month}"
 
 
-def _writer(path: Path, wanted: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(
+@contextmanager
+def _writer(path: Path, wanted: pa.Schema, abouts: Sequence[Json]) -> Iterator[pq.ParquetWriter]:
+    """Open a file to write, whose footer says at the end what all tables say of themselves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(
         path,
         wanted,
         compression="zstd",
         write_statistics=[name for name in INDEXED if _has(wanted, name)],
         write_page_checksum=True,
-    )
+    ) as writer:
+        yield writer
+        about = json.dumps(layout.about_all(abouts))
+        writer.add_key_value_metadata({layout.METADATA_KEY.decode(): about})
 
 
 def _has(wanted: pa.Schema, column: str) -> bool:
     return column.partition(".")[0] in wanted.names
-
-
-def _finish(writer: pq.ParquetWriter, abouts: Sequence[Json]) -> None:
-    about = json.dumps(layout.about_all(abouts))
-    writer.add_key_value_metadata({layout.METADATA_KEY.decode(): about})
-    writer.close()
 
 
 def _add_files(new: xr.Dataset, folder: Folder, stored: StoredCatalog) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,8 +16,9 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from xgeocat.catalog import layout
+from xgeocat.catalog import fitting, footers, layout
 from xgeocat.catalog.aoi import cut_at_antimeridian
+from xgeocat.catalog.footers import TIMES, Places
 from xgeocat.catalog.interval import Interval
 from xgeocat.storage.folder import Folder
 
@@ -25,15 +26,11 @@ from xgeocat.storage.folder import Folder
 Rows: TypeAlias = "range | NDArray[np.int64]"
 Box: TypeAlias = tuple[float, float, float, float]
 
-#: Row groups whose boxes and times are kept, and whose footprints: up to 1 GB, and some hundred MB.
-KEYS_KEPT, FOOTPRINTS_KEPT = 1024, 64
+#: Row groups whose boxes and times are kept, and whose footprints and ids: 1 GB, and some 100 MB.
+KEYS_KEPT, COLUMNS_KEPT = 1024, 128
 READERS = 4
 #: Parts of an AOI that are looked for one by one; more are looked for together.
 PARTS = 16
-#: Degrees (or metres) by which boxes of other people may have been rounded.
-ROUNDED = 1e-3
-WORLD = (-180.0, 180.0)
-TIMES = ("datetime", "start_datetime", "end_datetime")
 MICROSECONDS = pa.timestamp("us")
 
 
@@ -116,24 +113,6 @@ class ScenesFile:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Which columns say where scenes are, and how far they can be trusted.
-
-    Parameters
-    ----------
-    footprint, box : str
-        Columns of the footprints (WKB) and of their boxes; no box column: None.
-    exact : bool
-        Whether boxes are those of the footprints as they are in the file. Otherwise they may be
-        rounded, or cross the antimeridian in one of several spellings.
-    """
-
-    footprint: str
-    box: str | None
-    exact: bool
-
-
 class StoredScenes:
     """The rows of one or more Parquet files, behind each other.
 
@@ -160,7 +139,7 @@ class StoredScenes:
         sizes = [file.footer.row_group(number).num_rows for file, number in self.groups]
         self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.keys = lru_cache(KEYS_KEPT)(self._keys)
-        self._footprints = lru_cache(FOOTPRINTS_KEPT)(self._read_footprints)
+        self._kept = lru_cache(COLUMNS_KEPT)(self._read_group)
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -178,7 +157,7 @@ class StoredScenes:
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def read(self, rows: Rows, columns: Sequence[str]) -> pa.Table:
+    def read(self, rows: Rows, columns: Sequence[str], *, keep: bool = False) -> pa.Table:
         """Read some columns of some rows.
 
         Parameters
@@ -187,6 +166,8 @@ class StoredScenes:
             Which, from 0, in any order, each as often as it is named.
         columns : sequence of str
             Of the schema; of a struct some members: ``"assets.red.href"``.
+        keep : bool, default: False
+            Whether what is read is soon read again.
 
         Returns
         -------
@@ -199,13 +180,16 @@ class StoredScenes:
         groups, starts = np.unique(group_of[order], return_index=True)
 
         def part(group: int, of_group: NDArray[np.int64]) -> pa.Table:
-            table = self._read_group(int(group), columns)
+            table = (self._kept if keep else self._read_group)(int(group), tuple(columns))
             local = wanted[of_group] - self.first[group]
             whole = len(local) == len(table) and bool((np.diff(local) == 1).all())
             return table if whole else table.take(pa.array(local))
 
-        with ThreadPoolExecutor(READERS) as pool:
-            parts = list(pool.map(part, groups, np.split(order, starts[1:])))
+        if len(groups) < READERS:
+            parts = list(map(part, groups, np.split(order, starts[1:])))
+        else:
+            with ThreadPoolExecutor(READERS) as pool:
+                parts = list(pool.map(part, groups, np.split(order, starts[1:])))
         table = pa.concat_tables(parts) if parts else self._empty(columns)
         if len(order) and not bool((np.diff(order) == 1).all()):
             table = table.take(pa.array(np.argsort(order)))
@@ -213,7 +197,7 @@ class StoredScenes:
 
     def _read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
         file, number = self.groups[group]
-        return layout.fitted(file.read(number, columns), self._some(columns))
+        return fitting.fitted(file.read(number, columns), self._some(columns))
 
     def _some(self, columns: Sequence[str]) -> pa.Schema:
         """Schema of some columns, and of some members of structs."""
@@ -221,7 +205,7 @@ class StoredScenes:
             [
                 found
                 for field in self.schema
-                if (found := layout.part_of(field, columns)) is not None
+                if (found := fitting.part_of(field, columns)) is not None
             ]
         )
 
@@ -265,7 +249,7 @@ class StoredScenes:
         hit = np.zeros(len(rows), bool)
         if self.places.exact:
             # A footprint whose box lies in the AOI meets it, whatever its shape.
-            hit = shapely.covers(geometry, shapely.box(*boxes))
+            hit |= shapely.covers(geometry, shapely.box(*boxes))
         unsure = np.flatnonzero(~hit)
         if len(unsure):
             hit[unsure] = shapely.intersects(geometry, self.footprints(group, rows[unsure]))
@@ -288,20 +272,11 @@ class StoredScenes:
 
         Where the footer does not say, they are without end.
         """
-        boxes = np.tile([[-np.inf], [-np.inf], [np.inf], [np.inf]], len(self.groups))
-        times = np.tile(
-            np.array([["0001-01-01"], ["9999-12-31T23:59:59.999999"]], "datetime64[us]"),
-            len(self.groups),
+        extents = [footers.extents(file.footer, self.places) for file in self.files]
+        nothing = (np.empty((4, 0)), np.empty((2, 0), "datetime64[us]"))
+        boxes, times = (
+            np.concatenate(parts, axis=1) for parts in zip(nothing, *extents, strict=True)
         )
-        for file in self.files:
-            columns = _statistics_columns(file.footer, self.places)
-            of_file = [i for i, (other, _) in enumerate(self.groups) if other is file]
-            for i in of_file:
-                group = file.footer.row_group(self.groups[i][1])
-                _set_box(boxes[:, i], group, columns, self.places.exact)
-                _set_times(times[:, i], group, columns)
-        if not self.places.exact:
-            boxes = _widened(boxes)
         return boxes, times
 
     def _keys(
@@ -322,11 +297,12 @@ class StoredScenes:
                     for corner in layout.CORNERS
                 ]
             )
-        return (boxes if self.places.exact else _widened(boxes)), start, end
+        return (boxes if self.places.exact else footers.widened(boxes)), start, end
 
     def footprints(self, group: int, rows: NDArray[np.int64] | None) -> NDArray[np.object_]:
         """Footprints of some rows of a group, all by default."""
-        stored = self._footprints(group)
+        column = self.places.footprint
+        stored = self._kept(group, (column,))[column].combine_chunks()
         return self.drawn(stored if rows is None else stored.take(pa.array(rows)))
 
     def drawn(self, wkb: pa.BinaryArray) -> NDArray[np.object_]:
@@ -339,11 +315,6 @@ class StoredScenes:
             for i in np.flatnonzero((high - low > 180) | (low < -180) | (high > 180)):
                 footprints[i] = cut_at_antimeridian(footprints[i])
         return footprints
-
-    def _read_footprints(self, group: int) -> pa.BinaryArray:
-        return self._read_group(group, [self.places.footprint])[
-            self.places.footprint
-        ].combine_chunks()
 
     @property
     def boxes(self) -> NDArray[np.float64]:
@@ -393,87 +364,9 @@ def _meet(boxes: NDArray[np.float64], windows: NDArray[np.float64]) -> NDArray[n
     return hit
 
 
-def _widened(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Boxes in degrees that hold what other people's boxes mean.
-
-    Longitudes of one that crosses the antimeridian are west > east (RFC 7946), beyond 180, or of
-    the long way round.
-    """
-    west, south, east, north = boxes
-    across = ~((west <= east) & (east - west <= 180) & (west >= -180) & (east <= 180))
-    across &= ~np.isnan(west)
-    return np.stack(
-        [
-            np.where(across, WORLD[0], west - ROUNDED),
-            south - ROUNDED,
-            np.where(across, WORLD[1], east + ROUNDED),
-            north + ROUNDED,
-        ]
-    )
-
-
 def _bounds(boxes: NDArray[np.float64]) -> Box | None:
     if not boxes.size or np.isnan(boxes).all():
         return None
     west, south = np.nanmin(boxes[:2], axis=1)
     east, north = np.nanmax(boxes[2:], axis=1)
     return float(west), float(south), float(east), float(north)
-
-
-# --- statistics of row groups ---------------------------------------------------------------------
-
-
-def _statistics_columns(footer: pq.FileMetaData, places: Places) -> dict[str, int]:
-    """Numbers of the columns whose statistics say where and when."""
-    wanted = {f"{places.box}.{corner}": corner for corner in layout.CORNERS}
-    wanted |= {name: name for name in TIMES}
-    paths = (footer.schema.column(i).path for i in range(footer.num_columns))
-    return {wanted[path]: i for i, path in enumerate(paths) if path in wanted}
-
-
-def _ranges(
-    group: pq.RowGroupMetaData, columns: dict[str, int], names: Sequence[str]
-) -> Iterator[tuple[str, object, object, bool]]:
-    """Smallest and largest value of some columns, and whether there is any value at all."""
-    for name in names:
-        if name in columns:
-            column = group.column(columns[name])
-            said = column.statistics
-            if said is not None and said.has_null_count and said.null_count == group.num_rows:
-                yield name, None, None, False
-            elif said is not None and said.has_min_max:
-                yield name, said.min, said.max, True
-
-
-def _set_box(
-    box: NDArray[np.float64], group: pq.RowGroupMetaData, columns: dict[str, int], exact: bool
-) -> None:
-    corners = {name: (low, high) for name, low, high, _ in _ranges(group, columns, layout.CORNERS)}
-    if len(corners) < len(layout.CORNERS):
-        return
-    if corners["xmin"][0] is None:
-        # No scene in it has a footprint that is known.
-        box[:] = np.nan
-        return
-    west, south, east, north = (
-        corners["xmin"][0], corners["ymin"][0], corners["xmax"][1], corners["ymax"][1],
-    )  # fmt: skip
-    # A box across the antimeridian has its west east of its east, which shows in the others' ends.
-    crossing = not exact and corners["xmin"][1] > 0 > corners["xmax"][0]
-    box[:] = (west, south, np.inf if crossing else east, north)
-
-
-def _set_times(
-    times: NDArray[np.datetime64], group: pq.RowGroupMetaData, columns: dict[str, int]
-) -> None:
-    said = list(_ranges(group, columns, TIMES))
-    known = [(low, high) for _, low, high, any_ in said if any_]
-    if len(said) < len(columns.keys() & set(TIMES)) or not all(
-        hasattr(low, "isoformat") for low, _ in known
-    ):
-        return
-    if not known:
-        times[:] = np.datetime64("NaT")
-        return
-    naive = [[edge.replace(tzinfo=None) for edge in pair] for pair in known]
-    times[:] = min(low for low, _ in naive), max(high for _, high in naive)
