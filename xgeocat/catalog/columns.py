@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xgeocat.catalog import layout, schema
+from xgeocat.catalog.footers import TIMES
 from xgeocat.catalog.index import Drawn, FootprintIndex
 from xgeocat.catalog.sources import Json, absolute_href
 from xgeocat.catalog.stac import from_items, to_dicts
@@ -146,9 +147,7 @@ class StoredCatalog:
             column = self.scenes.places.footprint
             return self.scenes.drawn(self.scenes.read(rows, [column])[column].combine_chunks())
         if name in (schema.START, schema.END):
-            times = start_and_end(
-                self.scenes.read(rows, ["datetime", "start_datetime", "end_datetime"])
-            )
+            times = start_and_end(self.scenes.read(rows, TIMES))
             return times[name == schema.END]
         if self.kinds.get(name) == "item" or (name == schema.ITEM_JSON and self.items is not None):
             return self.selection(rows)[name].values
@@ -192,6 +191,12 @@ class StoredCatalog:
                 found[place] = None if href is None else absolute_href(href, self.base)
         return found
 
+    def drawn(self, rows: Rows) -> Drawn:
+        """Footprints and times of some rows, in memory."""
+        column = self.scenes.places.footprint
+        table = self.scenes.read(rows, [column, *TIMES])
+        return Drawn(self.scenes.drawn(table[column].combine_chunks()), *start_and_end(table))
+
     def selection(self, rows: Rows) -> xr.Dataset:
         """Catalog of some rows, in memory, made of their items; where they are is left out."""
         return self._selected(np.asarray(rows, np.int64).tobytes())
@@ -211,8 +216,7 @@ class StoredCatalog:
             schema.COLLECTION: (schema.SCENE, self.values(schema.COLLECTION, rows)),
             schema.ASSET: (schema.ASSET, schema.text_array(self.assets)),
         }
-        where = (self.values(name, rows) for name in (schema.GEOMETRY, schema.START, schema.END))
-        index = xr.Coordinates.from_xindex(FootprintIndex(Drawn(*where), self.crs))
+        index = xr.Coordinates.from_xindex(FootprintIndex(self.drawn(rows), self.crs))
         return to_dicts(xr.Dataset(columns, coords=xr.Coordinates(coords).assign(index)))
 
 

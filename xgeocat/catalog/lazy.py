@@ -20,7 +20,7 @@ from xgeocat.catalog import schema
 from xgeocat.catalog.columns import Array, StoredCatalog
 from xgeocat.catalog.index import Drawn, FootprintIndex, selected
 from xgeocat.catalog.interval import Interval
-from xgeocat.catalog.stored import Rows, start_and_end
+from xgeocat.catalog.stored import Rows
 
 #: Up to so many scenes have their ids and footprints in memory when they are asked for.
 IN_MEMORY = 100_000
@@ -109,28 +109,24 @@ class StoredFootprints:
         return is_whole(self.rows, len(self.catalog.scenes))
 
     @cached_property
-    def geometry(self) -> NDArray[np.object_]:
-        """Footprints, read when first asked for."""
-        return self.catalog.values(schema.GEOMETRY, self.rows).astype(object, copy=False)
+    def drawn(self) -> Drawn:
+        """The same in memory, read when first asked for."""
+        return self.catalog.drawn(self.rows)
 
-    @cached_property
-    def _times(self) -> tuple[NDArray[np.datetime64], NDArray[np.datetime64]]:
-        names = ["datetime", "start_datetime", "end_datetime"]
-        return start_and_end(self.catalog.scenes.read(self.rows, names))
+    @property
+    def geometry(self) -> NDArray[np.object_]:
+        """Footprints."""
+        return self.drawn.geometry
 
     @property
     def start(self) -> NDArray[np.datetime64]:
         """First moments."""
-        return self._times[0]
+        return self.drawn.start
 
     @property
     def end(self) -> NDArray[np.datetime64]:
         """Last moments."""
-        return self._times[1]
-
-    @cached_property
-    def _drawn(self) -> Drawn:
-        return Drawn(self.geometry, self.start, self.end)
+        return self.drawn.end
 
     @property
     def boxes(self) -> NDArray[np.float64]:
@@ -141,7 +137,7 @@ class StoredFootprints:
     def bounds(self) -> tuple[float, float, float, float] | None:
         """Bounds of all."""
         places = self.catalog.scenes.places
-        return self.catalog.scenes.bounds if self._is_whole and places.exact else self._drawn.bounds
+        return self.catalog.scenes.bounds if self._is_whole and places.exact else self.drawn.bounds
 
     @property
     def reach(self) -> tuple[float, float, float, float] | None:
@@ -155,7 +151,7 @@ class StoredFootprints:
         if self._is_whole:
             return self.catalog.scenes.overlapping(geometry, interval)
         if len(self.rows) <= IN_MEMORY:
-            return self._drawn.overlapping(geometry, interval)
+            return self.drawn.overlapping(geometry, interval)
         found = self.catalog.scenes.overlapping(geometry, interval)
         return np.flatnonzero(np.isin(np.asarray(self.rows), found))
 
