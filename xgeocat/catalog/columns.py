@@ -221,6 +221,10 @@ class StoredCatalog:
 
 
 def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
-    found = np.empty(len(column), object)
-    found[:] = column.to_pylist()
-    return found
+    """Values as Python has them; those that are equal, as most of a catalog's texts, once."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    coded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    distinct = np.empty(len(coded.dictionary), object)
+    distinct[:] = coded.dictionary.to_pylist()
+    return distinct[coded.indices.to_numpy()]

@@ -71,6 +71,11 @@ class Footprints(Protocol):
         """`geometry`, `start` and `end` as arrays for xarray, read when they are asked for."""
         ...
 
+    @property
+    def drawn(self) -> Drawn:
+        """The same, in memory."""
+        ...
+
 
 class Drawn:
     """Footprints in memory; see :class:`Footprints`."""
@@ -127,6 +132,11 @@ class Drawn:
     def columns(self) -> Mapping[str, object]:
         """As they are."""
         return {GEOMETRY: self.geometry, START: self.start, END: self.end}
+
+    @property
+    def drawn(self) -> Drawn:
+        """These."""
+        return self
 
 
 def selected(which: object) -> slice | NDArray[np.generic] | None:
@@ -284,3 +294,11 @@ def footprint_index(ds: xr.Dataset) -> FootprintIndex:
         f"['{GEOMETRY}', '{START}', '{END}'], FootprintIndex, crs=...), with FootprintIndex from "
         "xgeocat.catalog.index."
     )
+
+
+def loaded(ds: xr.Dataset) -> xr.Dataset:
+    """Return a catalog whose columns and footprints are all in memory."""
+    index = footprint_index(ds)
+    drawn = FootprintIndex(index.footprints.drawn, index.crs)
+    columns = ds.drop_vars([GEOMETRY, START, END]).compute()
+    return columns.assign_coords(xr.Coordinates.from_xindex(drawn))

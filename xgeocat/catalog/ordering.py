@@ -15,11 +15,12 @@ from xgeocat.catalog import fitting
 
 #: Rows of a row group: what a query reads at least.
 GROUP = 16_384
-#: Rows that are sorted in memory at a time.
-SLAB = 16 * GROUP
+#: Rows that are sorted in memory at a time, and rows that are laid out at a time.
+SLAB, BATCH = 8 * GROUP, 4 * GROUP
 #: Cells of the Hilbert curve over the globe are 1.4 by 0.7 degrees, about one Sentinel-2 tile: so
 #: that the scenes of one place follow each other in time.
 LEVEL = 8
+COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 GLOBE = (-180.0, -90.0, 180.0, 90.0)
 
 
@@ -87,7 +88,8 @@ def sorted_tables(
         for slab in np.unique(ranks // SLAB):
             mine = np.flatnonzero(ranks // SLAB == slab)
             part = table.take(pa.array(mine)).append_column("rank", pa.array(ranks[mine]))
-            with pa.ipc.new_file(folder / f"{slab:06d}-{number:06d}.arrow", part.schema) as file:
+            path = folder / f"{slab:06d}-{number:06d}.arrow"
+            with pa.ipc.new_file(path, part.schema, options=COMPRESSED) as file:
                 file.write_table(part)
 
     def again() -> Iterator[pa.Table]:

@@ -22,7 +22,7 @@ from xgeocat.catalog import fitting, layout, schema
 from xgeocat.catalog.columns import StoredCatalog
 from xgeocat.catalog.index import Drawn, footprint_index
 from xgeocat.catalog.opening import stored_catalog
-from xgeocat.catalog.ordering import GLOBE, GROUP, SLAB, scene_order, sorted_tables
+from xgeocat.catalog.ordering import BATCH, GLOBE, GROUP, SLAB, scene_order, sorted_tables
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stored import start_and_end
 from xgeocat.storage.folder import Folder, is_remote, parent_and_name
@@ -163,7 +163,7 @@ def _sorted(ds: xr.Dataset, by: By | None, scratch: Path) -> Tables:
         order = scene_order(footprints.boxes, footprints.start, extent, part)
     if isinstance(footprints, Drawn) or rows <= SLAB:
         return lambda: _laid_out(ds, order, GROUP)
-    return sorted_tables(lambda: _laid_out(ds, np.arange(rows), SLAB), order, scratch)
+    return sorted_tables(lambda: _laid_out(ds, np.arange(rows), BATCH), order, scratch)
 
 
 def _laid_out(ds: xr.Dataset, order: NDArray[np.int64], rows: int) -> Iterator[pa.Table]:
@@ -307,9 +307,9 @@ def _rewrite(new: xr.Dataset, folder: Folder, name: str, stored: StoredCatalog) 
         order = scene_order(boxes, start, GLOBE if geographic else scenes.reach or GLOBE)
 
     def tables() -> Iterator[pa.Table]:
-        for first in range(0, old, SLAB):
-            yield scenes.read(range(first, min(first + SLAB, old)), scenes.schema.names)
-        yield from _laid_out(new, np.arange(len(fresh)), SLAB)
+        for first in range(0, old, BATCH):
+            yield scenes.read(range(first, min(first + BATCH, old)), scenes.schema.names)
+        yield from _laid_out(new, np.arange(len(fresh)), BATCH)
 
     with tempfile.TemporaryDirectory(prefix="xgeocat-") as scratch:
         in_order = sorted_tables(tables, order, Path(scratch))

@@ -18,7 +18,7 @@ from odc.geo.overlap import compute_output_geobox
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import Where, outline
-from xgeocat.catalog.index import footprint_index
+from xgeocat.catalog.index import footprint_index, loaded
 from xgeocat.domain.bands import data_bands, find_bands, native_geobox
 from xgeocat.domain.geoslice import GeoSlice, crs_of, grid_of
 from xgeocat.domain.load import load_scene
@@ -75,7 +75,7 @@ class CatalogDomain:
         chunks: int = 2048,
         sign: Callable[[str], str] | None = None,
     ) -> None:
-        self.catalog = schema.require_catalog(catalog, "CatalogDomain")
+        self.catalog = loaded(schema.require_catalog(catalog, "CatalogDomain"))
         self.bands = None if bands is None else list(bands)
         self.resolution = resolution
         self.mask_and_scale = mask_and_scale
