@@ -25,8 +25,8 @@ def tile_corners() -> np.ndarray:
     return np.stack([lon, lat], axis=1)
 
 
-def archive(rows: int, seed: int = 0) -> xr.Dataset:
-    """Scenes at random of the archive, in memory; footprints are tilted as those of a swath are."""
+def archive(rows: int, seed: int = 0, days: tuple[int, int] = (0, DAYS)) -> xr.Dataset:
+    """Scenes at random of some days of the archive, in memory; footprints are tilted as swaths."""
     rng = np.random.default_rng(seed)
     tile = rng.integers(0, TILES, rows)
     corner = tile_corners()[tile]
@@ -41,7 +41,7 @@ def archive(rows: int, seed: int = 0) -> xr.Dataset:
         axis=2,
     )
     footprints = shapely.polygons(ring)
-    start = FIRST + rng.integers(0, DAYS * 86_400_000_000, rows).astype("m8[us]")
+    start = FIRST + rng.integers(*(day * 86_400_000_000 for day in days), rows).astype("m8[us]")
     day = np.datetime_as_string(start, unit="s")
     names = np.array([f"{n // 1000:02d}{'CDEFGHJKLM'[n % 10]}{n:05d}" for n in range(TILES)])
     ids = [

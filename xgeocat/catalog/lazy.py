@@ -121,12 +121,12 @@ class StoredFootprints:
     @property
     def start(self) -> NDArray[np.datetime64]:
         """First moments."""
-        return self.drawn.start
+        return self.catalog.scenes.times[0][np.asarray(self.rows, np.int64)]
 
     @property
     def end(self) -> NDArray[np.datetime64]:
         """Last moments."""
-        return self.drawn.end
+        return self.catalog.scenes.times[1][np.asarray(self.rows, np.int64)]
 
     @property
     def boxes(self) -> NDArray[np.float64]:

@@ -323,6 +323,14 @@ class StoredScenes:
         return np.concatenate([np.empty((4, 0)), *groups], axis=1)
 
     @property
+    def times(self) -> tuple[NDArray[np.datetime64], NDArray[np.datetime64]]:
+        """First and last moments of all rows; NaT where not known."""
+        groups = [self.keys(group)[1:] for group in range(len(self.groups))]
+        nothing = np.empty(0, "datetime64[us]")
+        start, end = (np.concatenate(edge) for edge in zip((nothing,) * 2, *groups, strict=True))
+        return start, end
+
+    @property
     def bounds(self) -> Box | None:
         """Bounds of all footprints; None where there is none."""
         return _bounds(self.boxes)
