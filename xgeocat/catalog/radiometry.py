@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 #: Reflectance bands of Sentinel-2 under their own names.
@@ -53,17 +53,22 @@ def band_radiometry(
         bands = asset.get(name)
         if isinstance(bands, list) and len(bands) > index and isinstance(bands[index], Mapping):
             said.append(bands[index])
-    band: dict[str, object] = {}
-    for fields in said:
-        # Two spellings of one name: raster extension v2, and v1 or STAC 1.1 common.
-        band.update({key.removeprefix("raster:"): value for key, value in fields.items()})
-    dtype = band.get("data_type")
+    dtype = _last_said(said, "data_type")
     return Radiometry(
         dtype if isinstance(dtype, str) else None,
-        _number(band.get("nodata")),
-        _number(band.get("scale")),
-        _number(band.get("offset")),
+        _number(_last_said(said, "nodata")),
+        _number(_last_said(said, "scale")),
+        _number(_last_said(said, "offset")),
     )
+
+
+def _last_said(said: Sequence[Mapping[str, object]], name: str) -> object:
+    """What is said last, in one of two spellings: raster extension v2, and v1 or STAC 1.1."""
+    for fields in reversed(said):
+        for key in (f"raster:{name}", name):
+            if key in fields:
+                return fields[key]
+    return None
 
 
 def _sentinel2(key: str, properties: Mapping[str, object]) -> tuple[float | None, float | None]:

@@ -90,7 +90,8 @@ def _scene(item: Json, crs: pyproj.CRS) -> Scene:
     if raw is not None:
         rest["geometry"] = raw
     start, end = _times(properties)
-    assets = {key: _asset(key, asset, properties) for key, asset in item["assets"].items()}
+    grid = {k: v for k, v in properties.items() if k.startswith("proj:")}
+    assets = {key: _asset(key, asset, properties, grid) for key, asset in item["assets"].items()}
     return Scene(
         id=item["id"],
         collection=item.get("collection"),
@@ -148,15 +149,17 @@ def _crs_code(fields: Mapping[str, object]) -> str | None:
     return None if projjson is None else json.dumps(projjson)
 
 
-def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
+def _asset(key: str, asset: Json, properties: Json, grid: Json) -> dict[str, object]:
+    """Read an asset of an item that says `grid` of all its assets."""
     radiometry = asset_radiometry(key, asset, properties)
-    grid = {**properties, **asset} if _has_crs(asset) else {**asset, **_grid_of(properties, asset)}
-    shape, transform = grid.get("proj:shape"), grid.get("proj:transform")
+    shape = asset.get("proj:shape", grid.get("proj:shape"))
+    transform = asset.get("proj:transform", grid.get("proj:transform"))
     rest = json.dumps({k: v for k, v in asset.items() if k != "href"}, separators=(",", ":"))
+    # Its own, in whatever spelling, before the item's in any other.
+    has_crs = any(asset.get(name) is not None for name in GRID_KEYS)
     return {
         schema.HREF: asset.get("href"),
-        # Its own, in whatever spelling, before the item's in any other.
-        schema.CRS: _crs_code(asset if _has_crs(asset) else grid),
+        schema.CRS: _crs_code(asset if has_crs else {**asset, **grid}),
         schema.SHAPE: list(map(float, shape)) if shape and len(shape) == 2 else None,
         schema.TRANSFORM: list(map(float, transform[:6]))
         if transform and len(transform) >= 6
@@ -168,14 +171,6 @@ def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
         # Interned: most assets of a collection say the same beyond their href.
         schema.ASSET_JSON: intern(rest),
     }
-
-
-def _has_crs(fields: Mapping[str, object]) -> bool:
-    return any(fields.get(key) is not None for key in GRID_KEYS)
-
-
-def _grid_of(properties: Json, asset: Json) -> Json:
-    return {k: v for k, v in properties.items() if k.startswith("proj:") and k not in asset}
 
 
 # --- the way back ---------------------------------------------------------------------------------
