@@ -159,7 +159,7 @@ def _asset(key: str, asset: Json, properties: Json, grid: Json) -> dict[str, obj
     has_crs = any(asset.get(name) is not None for name in GRID_KEYS)
     return {
         schema.HREF: asset.get("href"),
-        schema.CRS: _crs_code(asset if has_crs else {**asset, **grid}),
+        schema.CRS: _crs_code(asset if has_crs else {**grid, **asset}),
         schema.SHAPE: list(map(float, shape)) if shape and len(shape) == 2 else None,
         schema.TRANSFORM: list(map(float, transform[:6]))
         if transform and len(transform) >= 6
