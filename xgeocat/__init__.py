@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from xgeocat import accessor as _accessor  # noqa: F401 - registers .geocat
+from xgeocat.catalog.duplicates import deduplicate
 from xgeocat.catalog.files import from_files
 from xgeocat.catalog.opening import open_catalog
 from xgeocat.catalog.parquet import append, to_geoparquet
@@ -38,6 +39,7 @@ __all__ = [
     "Sequential",
     "Stitch",
     "append",
+    "deduplicate",
     "explain",
     "failures",
     "from_files",

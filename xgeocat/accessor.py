@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pystac
 import xarray as xr
 from odc.geo.geom import BoundingBox
 
-from xgeocat.catalog import parquet, query, stac
+from xgeocat.catalog import duplicates, parquet, query, stac
 from xgeocat.catalog.aoi import AOI
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike
@@ -190,6 +190,16 @@ class DatasetGeocat(_PatchingDoor):
     def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
         """Select scenes by place and time; see :func:`xgeocat.query`."""
         return query.query(self._obj, aoi, time)
+
+    def deduplicate(
+        self,
+        *,
+        by: str | Sequence[str] | Callable[[xr.Dataset], Sequence[object]] | None = None,
+        precedence: str | Sequence[str] | None = None,
+        keep: Literal["best", "dropped"] = "best",
+    ) -> xr.Dataset:
+        """Keep one scene of each acquisition; see :func:`xgeocat.deduplicate`."""
+        return duplicates.deduplicate(self._obj, by=by, precedence=precedence, keep=keep)
 
     def domain(
         self,
