@@ -10,6 +10,7 @@ from xgeocat.catalog.parquet import append, to_geoparquet
 from xgeocat.catalog.query import query
 from xgeocat.catalog.search import search
 from xgeocat.catalog.stac import from_items, to_items
+from xgeocat.catalog.table import from_geodataframe
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain
@@ -43,6 +44,7 @@ __all__ = [
     "explain",
     "failures",
     "from_files",
+    "from_geodataframe",
     "from_items",
     "map_patches",
     "models",

@@ -11,11 +11,11 @@ import pystac
 import xarray as xr
 from odc.geo.geom import BoundingBox
 
-from xgeocat.catalog import duplicates, parquet, query, stac
+from xgeocat.catalog import duplicates, parquet, query, stac, table
 from xgeocat.catalog.aoi import AOI
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike
-from xgeocat.catalog.schema import GEOMETRY, SCENE, require_catalog
+from xgeocat.catalog.schema import GEOMETRY, SCENE, is_catalog, require_catalog
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.patching import apply, explain, single, stitch
 from xgeocat.patching import patch as patching
@@ -44,6 +44,11 @@ def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
             f"{obj.sizes[SCENE]} scenes. Load one first: domain = ds.geocat.domain(); "
             "cube = domain.load(next(domain.slices()))."
         )
+
+
+def _to_geodataframe(obj: xr.Dataset) -> gpd.GeoDataFrame:
+    """A table of a catalog's scenes, or of a field's patches."""
+    return table.to_geodataframe(obj) if is_catalog(obj) else single.to_geodataframe(obj)
 
 
 class _PatchingDoor:
@@ -227,6 +232,10 @@ class DatasetGeocat(_PatchingDoor):
     def to_items(self) -> list[pystac.Item]:
         """Turn the catalog into STAC items; see :func:`xgeocat.to_items`."""
         return stac.to_items(self._obj)
+
+    def to_geodataframe(self) -> gpd.GeoDataFrame:
+        """Make a table of scenes (:func:`table.to_geodataframe`) or patches, a row each."""
+        return _to_geodataframe(self._obj)
 
     def to_geoparquet(
         self, path: str | os.PathLike[str], *, by: parquet.By | None = None
