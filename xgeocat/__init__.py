@@ -10,6 +10,7 @@ from xgeocat.catalog.parquet import append, to_geoparquet
 from xgeocat.catalog.query import query
 from xgeocat.catalog.search import search
 from xgeocat.catalog.stac import from_items, to_items
+from xgeocat.catalog.stacks import from_stacks
 from xgeocat.catalog.table import from_geodataframe
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.domain.geoslice import GeoSlice
@@ -46,6 +47,7 @@ __all__ = [
     "from_files",
     "from_geodataframe",
     "from_items",
+    "from_stacks",
     "map_patches",
     "models",
     "mosaic",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xgeocat as xgc
@@ -151,6 +151,7 @@ rows = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows=rows, seed=st.integers(0, 99))
 def test_what_is_kept_is_what_pandas_keeps_whatever_the_order(make_catalog, rows, seed):
     tile, day, grade = ([row[k] for row in rows] for k in range(3))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import shapely
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xgeocat as xgc
@@ -201,6 +201,7 @@ def test_one_time_for_all_rows(make_table, time):
     }
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(

@@ -23,7 +23,13 @@ from xgeocat.catalog.aoi import WGS84, Where, outline, same_crs
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import ALWAYS, Interval, TimeLike, parse_interval
 from xgeocat.catalog.sources import Json, absolute
-from xgeocat.catalog.stac import NOT_COLUMNS, bbox_of, from_items
+from xgeocat.catalog.stac import (
+    NOT_COLUMNS,
+    bbox_of,
+    from_items,
+    native_fields,
+    time_fields,
+)
 
 #: Bounds of the time of each row, ``datetime64[us]``.
 Times = tuple[NDArray[np.datetime64], NDArray[np.datetime64]]
@@ -93,7 +99,7 @@ def from_geodataframe(
             drawn[i],
             (start[i], end[i]),
             {key: values[i] for key, values in columns.items() if values[i] is not None}
-            | _native(geometries[i], known),
+            | native_fields(geometries[i], known),
             {key: frame[column].iloc[i] for key, column in hrefs.items()},
             collection,
         )
@@ -308,15 +314,6 @@ def _drawn(geometries: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.objec
     return moved
 
 
-def _native(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json:
-    """The geometry in the table's own CRS, so that nothing moves on the way to a file and back."""
-    if geometry is None or same_crs(crs, WGS84):
-        return {}
-    code = crs.to_authority()
-    said = {"proj:code": ":".join(code)} if code else {"proj:wkt2": crs.to_wkt()}
-    return {**said, "proj:geometry": json.loads(shapely.to_geojson(geometry))}
-
-
 def _item(
     name: str,
     drawn: BaseGeometry | None,
@@ -326,21 +323,12 @@ def _item(
     collection: str | None,
 ) -> Json:
     """Describe a row as a STAC item."""
-    start, end = (
-        None if np.isnat(t) else f"{np.datetime_as_string(t, unit='us')}Z" for t in interval
-    )
-    times = (
-        {"datetime": start}
-        if start == end and start is not None
-        # STAC wants both wherever there is no moment, null or not.
-        else {"datetime": None, "start_datetime": start, "end_datetime": end}
-    )
     item: Json = {
         "type": "Feature",
         "stac_version": "1.1.0",
         "id": name,
         "geometry": None if drawn is None else json.loads(shapely.to_geojson(drawn)),
-        "properties": {**times, **properties},
+        "properties": {**time_fields(interval), **properties},
         "links": [],
         "assets": {
             key: {"href": os.fspath(href)}
