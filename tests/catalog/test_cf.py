@@ -162,6 +162,44 @@ def test_the_crs_is_that_of_the_grid_mapping(mapping, units):
     )
 
 
+@pytest.mark.parametrize(
+    ("mapping", "epsg", "radius"),
+    [
+        ({}, 4326, 6378137),
+        ({"semi_major_axis": 6378137.0, "inverse_flattening": 298.257223563}, 4326, 6378137),
+        ({"horizontal_datum_name": "WGS84"}, 4326, 6378137),
+        ({"earth_radius": 6371229.0}, None, 6371229),
+    ],
+)
+def test_longitudes_of_no_datum_are_wgs84_unless_of_another_earth(mapping, epsg, radius):
+    ds = field([2, 1, 0], [10, 11], grid_mapping="crs")
+    ds["crs"] = (), 0, {"grid_mapping_name": "latitude_longitude", **mapping}
+    grid = stack_grid(ds, "a")
+    assert grid.crs.to_epsg() == epsg
+    assert grid.crs.ellipsoid.semi_major_metre == radius
+    assert grid.geobox.boundingbox.bbox == (9.5, -0.5, 11.5, 2.5)
+
+
+def test_a_rotated_pole_is_where_pyproj_says():
+    about = {
+        "grid_mapping_name": "rotated_latitude_longitude",
+        "grid_north_pole_latitude": 39.25,
+        "grid_north_pole_longitude": -162.0,
+    }
+    attrs = [
+        {"standard_name": f"grid_{name}", "units": "degrees"} for name in ("latitude", "longitude")
+    ]
+    ds = field(
+        np.arange(-5, 5.0), np.arange(-10, 10.0), ("rlat", "rlon"), attrs, grid_mapping="rotated"
+    )
+    ds["rotated"] = (), 0, about
+    grid = stack_grid(ds, "a")
+    assert grid.geobox.boundingbox.bbox == (-10.5, -5.5, 9.5, 4.5)
+    to_degrees = pyproj.Transformer.from_crs(grid.crs, 4326, always_xy=True)
+    # The centre of the rotated grid lies on the meridian opposite its pole.
+    assert to_degrees.transform(0, 0) == pytest.approx((18, 50.75))
+
+
 def test_a_crs_is_given_where_there_is_none():
     ds = field([2, 1, 0], [10, 11], ("y", "x"), METRES)
     assert stack_grid(ds, "a", UTM).crs == UTM

@@ -278,6 +278,8 @@ def _crs(ds: xr.Dataset, name: str, x: xr.DataArray, given: pyproj.CRS | None) -
                 "Give it: grid_crs='EPSG:...'."
             ) from error
         epsg = found.to_epsg()
+        if epsg is None and _is_plain(found):
+            return WGS84
         return found if epsg is None else pyproj.CRS.from_epsg(epsg)
     if given is not None:
         return given
@@ -291,6 +293,19 @@ def _crs(ds: xr.Dataset, name: str, x: xr.DataArray, given: pyproj.CRS | None) -
     raise ValueError(
         f"{name!r} has neither a grid mapping nor longitudes: the CRS of its axis {x.name!r} "
         f"({units or 'no units'}) is not known. Give it: grid_crs='EPSG:...'."
+    )
+
+
+def _is_plain(crs: pyproj.CRS) -> bool:
+    """Tell whether these are longitudes and latitudes of WGS 84, or of no datum on its ellipsoid."""
+    datum, ellipsoid = crs.datum, crs.ellipsoid
+    return (
+        crs.type_name == "Geographic 2D CRS"
+        and datum is not None
+        and datum.name.lower().startswith(("undefined", "unknown", "world geodetic system 1984"))
+        and ellipsoid is not None
+        and math.isclose(ellipsoid.semi_major_metre, 6378137.0)
+        and math.isclose(ellipsoid.inverse_flattening, 298.257223563)
     )
 
 
