@@ -297,7 +297,7 @@ def _crs(ds: xr.Dataset, name: str, x: xr.DataArray, given: pyproj.CRS | None) -
 
 
 def _is_plain(crs: pyproj.CRS) -> bool:
-    """Tell whether these are longitudes and latitudes of WGS 84, or of no datum on its ellipsoid."""
+    """Tell whether longitudes and latitudes are of WGS 84, or of no datum on its ellipsoid."""
     datum, ellipsoid = crs.datum, crs.ellipsoid
     return (
         crs.type_name == "Geographic 2D CRS"

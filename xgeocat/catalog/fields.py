@@ -112,7 +112,7 @@ def open_field(
     """
     ds = open_stack(href)
     grid, (time, steps) = stack_grid(ds, variable, crs), stack_times(ds, variable)
-    field = ds[variable].reset_coords(drop=True)
+    field = ds[variable]
     stored = field.encoding.get("preferred_chunks", {})
     size = {dim: _whole(int(stored.get(dim, chunks)), chunks) for dim in (grid.y, grid.x)}
     if time is not None and step is not None:
@@ -131,7 +131,7 @@ def open_field(
     field = field.isel({d: band - 1 if field.sizes[d] > 1 else 0 for d in others})
     # Cut to what is wanted before dask hears of it: a stack may have thousands of steps.
     field = field.chunk(size, token=tokenize(href, variable, step, band))
-    placed = grid.placed(field.drop_vars(others, errors="ignore"))
+    placed = grid.placed(field.reset_coords(drop=True))
     placed.encoding = {}
     return placed.astype(f"u{placed.dtype.itemsize}") if is_unsigned(placed) else placed
 
