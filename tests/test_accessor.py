@@ -112,6 +112,7 @@ def test_patches_are_counted_and_gone_through_one_by_one(kind, cube):
         (DatasetGeocat.to_geoparquet, xgc.to_geoparquet),
         (DatasetGeocat.to_items, xgc.to_items),
         (DatasetGeocat.domain, xgc.CatalogDomain),
+        (DatasetGeocat.deduplicate, xgc.deduplicate),
     ],
     ids=lambda f: f.__qualname__,
 )
@@ -144,6 +145,7 @@ CATALOG_DOORS = {
     "crs": lambda ds: ds.geocat.crs,
     "bounds": lambda ds: ds.geocat.bounds,
     "domain": lambda ds: ds.geocat.domain(),
+    "deduplicate": lambda ds: ds.geocat.deduplicate(),
     "to_items": lambda ds: ds.geocat.to_items(),
     "to_geoparquet": lambda ds: ds.geocat.to_geoparquet("never-written.parquet"),
     "plot": lambda ds: ds.geocat.plot(),
@@ -154,7 +156,6 @@ FIELD_DOORS = {
     "map": lambda ds: ds.geocat.map(lambda batch: batch),
     "stitch": lambda ds: ds.geocat.stitch(),
     "explain": lambda ds: ds.geocat.explain(),
-    "to_geodataframe": lambda ds: ds.geocat.to_geodataframe(),
     "to_torch": lambda ds: ds.geocat.to_torch(),
     "[number]": lambda ds: ds.geocat[0],
     "len()": lambda ds: len(ds.geocat),

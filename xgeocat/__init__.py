@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xgeocat import accessor as _accessor  # noqa: F401 - registers .geocat
 
 if TYPE_CHECKING:
+    from xgeocat.catalog.duplicates import deduplicate as deduplicate
     from xgeocat.catalog.files import from_files as from_files
     from xgeocat.catalog.opening import open_catalog as open_catalog
     from xgeocat.catalog.parquet import append as append
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from xgeocat.catalog.search import search as search
     from xgeocat.catalog.stac import from_items as from_items
     from xgeocat.catalog.stac import to_items as to_items
+    from xgeocat.catalog.stacks import from_stacks as from_stacks
+    from xgeocat.catalog.table import from_geodataframe as from_geodataframe
     from xgeocat.domain.catalog import CatalogDomain as CatalogDomain
     from xgeocat.domain.geoslice import GeoSlice as GeoSlice
     from xgeocat.domain.protocol import Domain as Domain
@@ -50,6 +53,9 @@ _HOMES = {
     "Sequential": "xgeocat.pipeline",
     "Stitch": "xgeocat.pipeline",
     "append": "xgeocat.catalog.parquet",
+    "deduplicate": "xgeocat.catalog.duplicates",
+    "from_geodataframe": "xgeocat.catalog.table",
+    "from_stacks": "xgeocat.catalog.stacks",
     "explain": "xgeocat.patching.explain",
     "failures": "xgeocat.runs.run",
     "from_files": "xgeocat.catalog.files",

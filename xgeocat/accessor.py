@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import xarray as xr
 
 import xgeocat as xgc  # imports each of its names when it is first used
-from xgeocat.catalog.schema import GEOMETRY, SCENE, require_catalog
+from xgeocat.catalog.schema import GEOMETRY, SCENE, is_catalog, require_catalog
 
 if TYPE_CHECKING:
     import folium
@@ -43,6 +43,14 @@ def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
             f"{obj.sizes[SCENE]} scenes. Load one first: domain = ds.geocat.domain(); "
             "cube = domain.load(next(domain.slices()))."
         )
+
+
+def _to_geodataframe(obj: xr.Dataset) -> gpd.GeoDataFrame:
+    """A table of a catalog's scenes, or of a field's patches."""
+    from xgeocat.catalog import table
+    from xgeocat.patching import single
+
+    return table.to_geodataframe(obj) if is_catalog(obj) else single.to_geodataframe(obj)
 
 
 class _PatchingDoor:
@@ -200,6 +208,16 @@ class DatasetGeocat(_PatchingDoor):
         """Select scenes by place and time; see :func:`xgeocat.query`."""
         return xgc.query(self._obj, aoi, time)
 
+    def deduplicate(
+        self,
+        *,
+        by: str | Sequence[str] | Callable[[xr.Dataset], Sequence[object]] | None = None,
+        precedence: str | Sequence[str] | None = None,
+        keep: Literal["best", "dropped"] = "best",
+    ) -> xr.Dataset:
+        """Keep one scene of each acquisition; see :func:`xgeocat.deduplicate`."""
+        return xgc.deduplicate(self._obj, by=by, precedence=precedence, keep=keep)
+
     def domain(
         self,
         *,
@@ -227,9 +245,11 @@ class DatasetGeocat(_PatchingDoor):
         """Turn the catalog into STAC items; see :func:`xgeocat.to_items`."""
         return xgc.to_items(self._obj)
 
-    def to_geoparquet(
-        self, path: str | os.PathLike[str], *, by: By | None = None
-    ) -> Path | str:
+    def to_geodataframe(self) -> gpd.GeoDataFrame:
+        """Make a table of scenes (:func:`table.to_geodataframe`) or patches, a row each."""
+        return _to_geodataframe(self._obj)
+
+    def to_geoparquet(self, path: str | os.PathLike[str], *, by: By | None = None) -> Path | str:
         """Write the catalog as GeoParquet; see :func:`xgeocat.to_geoparquet`."""
         return xgc.to_geoparquet(self._obj, path, by=by)
 

@@ -15,14 +15,13 @@ import pyproj
 import rasterio
 import shapely
 import xarray as xr
-from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, outline, reproject
 from xgeocat.catalog.headers import Header, read_header
 from xgeocat.catalog.interval import Interval, Moment, parse_interval
 from xgeocat.catalog.sources import Json
-from xgeocat.catalog.stac import bbox_of, from_items
+from xgeocat.catalog.stac import bbox_of, from_items, native_fields, time_fields
 
 #: Named groups of a pattern that mean something; all others become properties.
 GROUPS = ("date", "start", "end", "band")
@@ -280,12 +279,6 @@ def _item(
     ]
     footprint = outlines[0] if len(outlines) == 1 else shapely.union_all(outlines)
     geometry = outline(Where(footprint, crs))
-    start, end = (f"{np.datetime_as_string(t, unit='us')}Z" for t in interval)
-    times = (
-        {"datetime": start}
-        if start == end
-        else {"datetime": None, "start_datetime": start, "end_datetime": end}
-    )
     named = {k: v for k, v in members[0][1].items() if k not in (*GROUPS, *schema.RESERVED)}
     item: Json = {
         "type": "Feature",
@@ -293,20 +286,11 @@ def _item(
         "id": name,
         "geometry": json.loads(shapely.to_geojson(geometry)),
         "bbox": bbox_of(geometry),
-        "properties": {**times, **_native_footprint(footprint, crs), **named},
+        "properties": {**time_fields(interval), **native_fields(footprint, crs), **named},
         "links": [],
         "assets": {group.get("band", "data"): _asset(href, h) for href, group, h in members},
     }
     return item if collection is None else {**item, "collection": collection}
-
-
-def _native_footprint(footprint: BaseGeometry, crs: pyproj.CRS) -> Json:
-    """Footprint in the catalog's own CRS, which STAC has a place for beside the WGS 84 one."""
-    authority = crs.to_authority()
-    if crs.is_geographic or authority is None:
-        return {}
-    outline = json.loads(shapely.to_geojson(footprint))
-    return {"proj:code": ":".join(authority), "proj:geometry": outline}
 
 
 def _asset(href: str, header: Header) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -59,6 +60,11 @@ RESERVED = {
 TIME_DTYPE = np.dtype("datetime64[us]")
 
 
+def is_catalog(ds: object) -> bool:
+    """Tell whether something is a catalog."""
+    return isinstance(ds, xr.Dataset) and SCENE in ds.dims and HREF in ds
+
+
 def require_catalog(ds: object, action: str) -> xr.Dataset:
     """Return `ds` if it is a catalog.
 
@@ -67,8 +73,8 @@ def require_catalog(ds: object, action: str) -> xr.Dataset:
     TypeError
         When it is something else, saying what it is and what to call instead.
     """
-    if isinstance(ds, xr.Dataset) and SCENE in ds.dims and HREF in ds:
-        return ds
+    if is_catalog(ds):
+        return cast("xr.Dataset", ds)
     got = type(ds).__name__
     if isinstance(ds, (xr.Dataset, xr.DataArray)):
         got += f" with dims {tuple(map(str, ds.dims))}"

@@ -17,7 +17,7 @@ from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, outline, reproject, same_crs
 from xgeocat.catalog.build import Scene, catalog_dataset
 from xgeocat.catalog.index import footprint_index
-from xgeocat.catalog.interval import to_utc
+from xgeocat.catalog.interval import Interval, to_utc
 from xgeocat.catalog.radiometry import asset_radiometry
 from xgeocat.catalog.sources import Json, Source, read_items
 
@@ -243,6 +243,29 @@ def bbox_of(geometry: BaseGeometry) -> list[float]:
         if firsts.min() > lasts.max():
             west, east = float(firsts.min()), float(lasts.max())
     return [west, south, east, north]
+
+
+def time_fields(interval: Interval) -> Json:
+    """Time of a scene, in the properties of its item; NaT is null."""
+    start, end = (
+        None if np.isnat(t) else f"{np.datetime_as_string(t, unit='us')}Z" for t in interval
+    )
+    if start == end and start is not None:
+        return {"datetime": start}
+    # STAC wants both wherever there is no moment, null or not.
+    return {"datetime": None, "start_datetime": start, "end_datetime": end}
+
+
+def native_fields(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json:
+    """Footprint in a CRS of its own, which STAC has a place for beside the WGS 84 one.
+
+    With it nothing moves on the way to a file and back.
+    """
+    if geometry is None or same_crs(crs, WGS84):
+        return {}
+    code = crs.to_authority()
+    said = {"proj:code": ":".join(code)} if code else {"proj:wkt2": crs.to_wkt()}
+    return {**said, "proj:geometry": json.loads(shapely.to_geojson(geometry))}
 
 
 def _property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:

@@ -13,6 +13,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog import schema
+from xgeocat.catalog.fields import STEP, VARIABLE
 from xgeocat.catalog.headers import Header, read_header
 from xgeocat.catalog.radiometry import Radiometry, band_radiometry
 from xgeocat.catalog.sources import Json
@@ -46,6 +47,8 @@ class Band:
         Physical value = stored * scale + offset where stored is not nodata.
     is_zarr : bool
         Whether it is a Zarr array rather than a raster file.
+    variable, step : str or None
+        Of a stack: the variable, and the step of time (ISO 8601; None for all).
     """
 
     name: str
@@ -58,6 +61,8 @@ class Band:
     scale: float | None
     offset: float | None
     is_zarr: bool
+    variable: str | None = None
+    step: str | None = None
 
 
 def data_bands(scene: xr.Dataset) -> list[str]:
@@ -66,8 +71,10 @@ def data_bands(scene: xr.Dataset) -> list[str]:
     for key, asset in _assets(scene).items():
         kind = str(asset.get("type", ""))
         roles = {*asset.get("roles", ()), key}
-        is_raster = kind.startswith((*IMAGE_TYPES, *ZARR_TYPES)) or (
-            not kind and str(asset["href"]).lower().endswith(SUFFIXES)
+        is_raster = (
+            VARIABLE in asset
+            or kind.startswith((*IMAGE_TYPES, *ZARR_TYPES))
+            or (not kind and str(asset["href"]).lower().endswith(SUFFIXES))
         )
         if is_raster and not roles & NOT_DATA:
             count = len(_described(asset))
@@ -180,7 +187,8 @@ def _describe(scene: xr.Dataset, name: str, key: str, index: int) -> Band:
     if index > 1:
         known = band_radiometry(asset, {}, index - 1)
     header = None
-    if not is_zarr and (not isinstance(known.dtype, str) or known.nodata is None):
+    variable = asset.get(VARIABLE)
+    if not (is_zarr or variable) and (not isinstance(known.dtype, str) or known.nodata is None):
         header = read_header(href)
         known = _filled_up(known, header, index - 1)
     count = len(header.dtypes) if header is not None else max(len(bands), index)
@@ -196,6 +204,8 @@ def _describe(scene: xr.Dataset, name: str, key: str, index: int) -> Band:
         known.scale,
         known.offset,
         is_zarr,
+        variable,
+        asset.get(STEP),
     )
 
 

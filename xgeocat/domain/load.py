@@ -8,7 +8,9 @@ from collections.abc import Hashable, Sequence
 from typing import TypeAlias
 
 import numpy as np
+import odc.geo.xr
 import odc.stac
+import pyproj
 import pystac
 import shapely
 import xarray as xr
@@ -16,14 +18,17 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog import schema
+from xgeocat.catalog.fields import open_field
 from xgeocat.catalog.remote import reading
 from xgeocat.domain.bands import Band, describe_bands
-from xgeocat.domain.geoslice import crs_code
+from xgeocat.domain.geoslice import crs_code, crs_of
 from xgeocat.patching import writing
 from xgeocat.storage import versions
 from xgeocat.storage.folder import parent_and_name
 
 TIME = "time"
+#: Columns that are repeated beyond the antimeridian, for resampling across it.
+SEAM = 4
 #: One instant in an array of no dimensions, as xarray has it.
 Time: TypeAlias = "NDArray[np.datetime64[dt.datetime]]"
 
@@ -63,7 +68,7 @@ def load_scene(
     """
     found = describe_bands(scene, bands)
     time = scene[schema.START].values.astype("datetime64[us]")
-    rasters = [band for band in found if not band.is_zarr]
+    rasters = [band for band in found if not (band.is_zarr or band.variable)]
     loaded: dict[str, xr.DataArray] = {}
     if rasters:
         item = _item(scene, rasters, time)
@@ -86,7 +91,9 @@ def load_scene(
         cube = cube.map(lambda var: var.copy(data=writing.with_own_roots(var.data)))
         loaded = {band.name: cube[key] for key, band in zip(keys, rasters, strict=True)}
     for band in found:
-        if band.is_zarr:
+        if band.variable:
+            loaded[band.name] = _load_stack(band, geobox, resampling, chunks)
+        elif band.is_zarr:
             loaded[band.name] = _load_zarr(band, geobox, resampling, chunks)
     variables = {
         band.name: _finished(loaded[band.name], band, time, mask_and_scale) for band in found
@@ -143,6 +150,54 @@ def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.D
     if stored.odc.geobox != geobox:
         stored = stored.odc.reproject(geobox, resampling=resampling, chunks=(chunks, chunks))
     return stored if TIME in stored.dims else stored.drop_vars(TIME, errors="ignore")
+
+
+def _load_stack(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.DataArray:
+    """Open a variable of a stack, and bring it to the grid where it is on another."""
+    crs = pyproj.CRS.from_user_input(crs_of(band.geobox).to_wkt())
+    stored = open_field(
+        band.href, str(band.variable), band.step, band=band.index, crs=crs, chunks=chunks
+    )
+    native = band.geobox
+    if stored.shape[-2:] != native.shape or not stored.odc.geobox.affine.almost_equals(
+        native.affine
+    ):
+        raise ValueError(
+            f"The grid of {band.variable!r} in {band.href} is {stored.odc.geobox!r}, and its "
+            f"catalog says {native!r}. It was written anew: make the catalog again."
+        )
+    stored = stored.assign_coords(odc.geo.xr.xr_coords(native))
+    if geobox == native:
+        return stored
+    if band.nodata is not None:
+        stored.attrs["nodata"] = band.nodata
+    west, _, east, _ = native.boundingbox.bbox
+    if crs.is_geographic and (west < -180 or east > 180):
+        stored = _round_the_globe(stored, band)
+    return stored.odc.reproject(geobox, resampling=resampling, chunks=(chunks, chunks))
+
+
+def _round_the_globe(stored: xr.DataArray, band: Band) -> xr.DataArray:
+    """Go on beyond the antimeridian, where GDAL finds nothing otherwise.
+
+    Raises
+    ------
+    ValueError
+        For a grid that crosses it, and does not go round the globe.
+    """
+    native = band.geobox
+    columns, step = int(native.shape[1]), float(native.resolution.x)
+    if abs(columns * step - 360) > step / 100:
+        raise ValueError(
+            f"The grid of {band.variable!r} in {band.href} lies across the antimeridian, from "
+            f"{native.boundingbox.left} to {native.boundingbox.right} degrees, and can only be "
+            "loaded on its own pixels. Leave out resolution= and crs=."
+        )
+    x = native.dimensions[1]
+    more = min(SEAM, columns)
+    wider = stored.isel({x: np.arange(-more, columns + more) % columns})
+    grid = native.pad(more, 0)
+    return wider.drop_vars(x).assign_coords(odc.geo.xr.xr_coords(grid))
 
 
 def _finished(loaded: xr.DataArray, band: Band, time: Time, mask_and_scale: bool) -> xr.DataArray:

@@ -24,7 +24,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from obstore.store import ObjectStore
+    from obstore.store import ClientConfig, ObjectStore
     from zarr.abc.store import Store
 
 #: How long a request is tried again by itself; a run tries whole scenes again after that.
@@ -63,7 +63,7 @@ class Bucket:
     @property
     def store(self) -> ObjectStore:
         """What is asked."""
-        return _store(self.url)
+        return store_at(self.url)
 
     def read(self, name: str) -> bytes:
         """Read an object."""
@@ -160,7 +160,7 @@ class Bucket:
         """Zarr store over a prefix."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(_store(f"{self.url}/{name}"))
+        return ObjectStore(store_at(f"{self.url}/{name}"))
 
     def parts(self, name: str) -> Store:
         """Zarr store over a group that several tasks fill, in its place."""
@@ -174,8 +174,16 @@ class Bucket:
 
 
 @lru_cache(maxsize=64)
-def _store(url: str) -> ObjectStore:
-    return from_url(url, retry_config={"retry_timeout": TRYING})
+def store_at(url: str) -> ObjectStore:
+    """Object store, or web server, at a URL."""
+    plain: ClientConfig | None = {"allow_http": True} if url.startswith("http://") else None
+    return from_url(url, client_options=plain, retry_config={"retry_timeout": TRYING})
+
+
+def reader_at(url: str) -> obstore.ReadableFile:
+    """What reads ranges of an object."""
+    parent, _, name = url.rpartition("/")
+    return obstore.open_reader(store_at(parent), name)
 
 
 @contextmanager
