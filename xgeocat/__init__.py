@@ -3,7 +3,9 @@
 from importlib.metadata import version
 
 from xgeocat import accessor as _accessor  # noqa: F401 - registers .geocat
+from xgeocat.catalog.algebra import difference, intersect, union
 from xgeocat.catalog.files import from_files
+from xgeocat.catalog.matchup import matchup
 from xgeocat.catalog.parquet import open_catalog, to_geoparquet
 from xgeocat.catalog.query import query
 from xgeocat.catalog.search import search
@@ -36,11 +38,14 @@ __all__ = [
     "Reducer",
     "Sequential",
     "Stitch",
+    "difference",
     "explain",
     "failures",
     "from_files",
     "from_items",
+    "intersect",
     "map_patches",
+    "matchup",
     "models",
     "mosaic",
     "open_catalog",
@@ -53,4 +58,5 @@ __all__ = [
     "stitch",
     "to_geoparquet",
     "to_items",
+    "union",
 ]

@@ -11,10 +11,11 @@ import pystac
 import xarray as xr
 from odc.geo.geom import BoundingBox
 
-from xgeocat.catalog import parquet, query, stac
+from xgeocat.catalog import algebra, matchup, parquet, query, stac
 from xgeocat.catalog.aoi import AOI
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike
+from xgeocat.catalog.matchup import Gap
 from xgeocat.catalog.schema import GEOMETRY, SCENE, require_catalog
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.patching import apply, explain, single, stitch
@@ -190,6 +191,34 @@ class DatasetGeocat(_PatchingDoor):
     def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
         """Select scenes by place and time; see :func:`xgeocat.query`."""
         return query.query(self._obj, aoi, time)
+
+    def union(self, *others: xr.Dataset) -> xr.Dataset:
+        """Put catalogs behind each other, each scene once; see :func:`xgeocat.union`."""
+        return algebra.union(self._obj, *others)
+
+    def intersect(
+        self, other: xr.Dataset, *, spatial_only: bool = False, suffix: str = "_other"
+    ) -> xr.Dataset:
+        """Keep what scenes of two catalogs share; see :func:`xgeocat.intersect`."""
+        return algebra.intersect(self._obj, other, spatial_only=spatial_only, suffix=suffix)
+
+    def difference(self, other: xr.Dataset, *, spatial_only: bool = False) -> xr.Dataset:
+        """Keep what another catalog does not cover; see :func:`xgeocat.difference`."""
+        return algebra.difference(self._obj, other, spatial_only=spatial_only)
+
+    def matchup(
+        self,
+        other: xr.Dataset,
+        *,
+        max_gap: Gap | None = None,
+        spatial: str | float = "intersects",
+        nearest: int | None = None,
+        suffix: str = "_match",
+    ) -> xr.Dataset:
+        """Match scenes of two catalogs in place and time; see :func:`xgeocat.matchup`."""
+        return matchup.matchup(
+            self._obj, other, max_gap=max_gap, spatial=spatial, nearest=nearest, suffix=suffix
+        )
 
     def domain(
         self,

@@ -87,6 +87,15 @@ class FootprintIndex(Index):
         """Packed R-tree over the footprints."""
         return shapely.STRtree(self.geometry)
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Bounds of all footprints; None if there are none."""
+        boxes = shapely.bounds(self.geometry)
+        if not len(boxes) or np.isnan(boxes).all():
+            return None
+        low, high = np.nanmin(boxes[:, :2], axis=0), np.nanmax(boxes[:, 2:], axis=0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
     def overlapping(
         self, geometry: BaseGeometry | None, interval: Interval | None
     ) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import to_utc
+from xgeocat.catalog.provenance import attrs_from_json, is_json
 from xgeocat.catalog.sources import Json, absolute
 from xgeocat.catalog.stac import from_items, to_dicts
 from xgeocat.storage.folder import is_remote, parent_and_name
@@ -70,16 +71,17 @@ def to_geoparquet(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path | str:
         for name in ds.variables
         if name not in schema.RESERVED
         and (ds[name].dims != (schema.SCENE,) or name in ds.coords or ds[name].dtype.kind in "mM")
-    ] + [f"attrs {sorted(map(str, ds.attrs))}"] * bool(ds.attrs)
+    ] + [f"attrs[{name!r}]" for name, value in ds.attrs.items() if not is_json({name: value})]
     if lost:
         raise ValueError(
             f"A GeoParquet catalog has no place for {lost}: it keeps variables over "
-            f"({schema.SCENE!r},) of numbers, booleans and text. Turn them into such, or drop them."
+            f"({schema.SCENE!r},) of numbers, booleans and text, and attrs of JSON values. Turn "
+            "them into such, or drop them."
         )
     folder, name = parent_and_name(path)
     if not is_remote(os.fspath(path)) and not Path(folder.url).is_dir():
         raise FileNotFoundError(f"There is no folder {folder.url} to write {name} into; make it.")
-    about = json.dumps({"crs": footprint_index(ds).crs.to_json_dict()}).encode()
+    about = json.dumps({"crs": footprint_index(ds).crs.to_json_dict(), "attrs": ds.attrs}).encode()
     try:
         table = _with_exact_items(to_dicts(ds))
     except (pa.ArrowException, OverflowError) as error:
@@ -219,7 +221,8 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
             raise ValueError(f"{file} holds no STAC items that can be read: {error}.") from error
     # Outputs of a run are named relative to its folder, so that it can be moved.
     base = f"{folder.absolute}/{name}"
-    return from_items((absolute(item, base) for item in items), crs=crs)
+    catalog = from_items((absolute(item, base) for item in items), crs=crs)
+    return catalog.assign_attrs(attrs_from_json(about.get("attrs", {})))
 
 
 def _without_nulls(item: Json) -> Json:

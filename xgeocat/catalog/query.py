@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import shapely
 import xarray as xr
 from odc.geo.geom import BoundingBox
 
 from xgeocat.catalog.aoi import AOI, Request, aoi_geometry
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike, parse_interval
+from xgeocat.catalog.provenance import moments, place, recorded
 from xgeocat.catalog.schema import SCENE, require_catalog
 
 
@@ -30,7 +29,8 @@ def query(ds: xr.Dataset, aoi: AOI | None = None, time: TimeLike | None = None) 
     Returns
     -------
     Dataset
-        The catalog of the matching scenes, in their order; empty if none matches.
+        The catalog of the matching scenes, in their order; empty if none matches. Its attrs say
+        under ``geocat:provenance`` what was asked, and when.
 
     Raises
     ------
@@ -41,22 +41,18 @@ def query(ds: xr.Dataset, aoi: AOI | None = None, time: TimeLike | None = None) 
     """
     ds = require_catalog(ds, "query")
     index = footprint_index(ds)
-    geometry = None if aoi is None else aoi_geometry(aoi, index.crs, _total_bounds(ds))
+    geometry = None if aoi is None else aoi_geometry(aoi, index.crs, index.bounds)
     interval = None if time is None else parse_interval(time)
     if interval is None and isinstance(aoi, Request):
         interval = aoi.interval
-    return ds.isel({SCENE: index.overlapping(geometry, interval)})
+    found = ds.isel({SCENE: index.overlapping(geometry, interval)})
+    if geometry is None and interval is None:
+        return found
+    where = None if aoi is None else place(aoi, index.crs)
+    return recorded(found, "query", aoi=where, time=moments(interval))
 
 
 def bounds(ds: xr.Dataset) -> BoundingBox | None:
     """Bounds of all footprints, in the catalog's CRS; None for an empty catalog."""
-    found = _total_bounds(require_catalog(ds, "bounds"))
-    return None if found is None else BoundingBox(*found, crs=footprint_index(ds).crs.to_wkt())
-
-
-def _total_bounds(ds: xr.Dataset) -> tuple[float, float, float, float] | None:
-    boxes = shapely.bounds(footprint_index(ds).geometry)
-    if not len(boxes) or np.isnan(boxes).all():
-        return None
-    low, high = np.nanmin(boxes[:, :2], axis=0), np.nanmax(boxes[:, 2:], axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    index = footprint_index(require_catalog(ds, "bounds"))
+    return None if index.bounds is None else BoundingBox(*index.bounds, crs=index.crs.to_wkt())

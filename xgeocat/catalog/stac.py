@@ -25,6 +25,8 @@ GRID_KEYS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
 TIME_KEYS = ("datetime", "start_datetime", "end_datetime")
 #: Properties that are read into other columns, or whose names a catalog uses itself.
 NOT_COLUMNS = {*TIME_KEYS, *GRID_KEYS, *schema.RESERVED}
+#: Of an asset that stands beside those of another item: its own item, and what that says of it.
+OWN_ITEM = "geocat:item"
 
 
 def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
@@ -110,16 +112,16 @@ def _footprint(item: Json, crs: pyproj.CRS) -> tuple[BaseGeometry | None, Json |
     given = shapely.from_geojson(json.dumps(item["geometry"]))
     if same_crs(crs, WGS84):
         footprint = cut_at_antimeridian(given)
-        same = footprint is given and _is_plain(item["geometry"])
+        same = footprint is given and is_plain(item["geometry"])
         return footprint, None if same else item["geometry"]
     native = item["properties"].get("proj:geometry")
-    code = _crs_code(item["properties"])
+    code = crs_code(item["properties"])
     if native is not None and code and same_crs(pyproj.CRS.from_user_input(code), crs):
         return shapely.from_geojson(json.dumps(native)), item["geometry"]
     return reproject(Where(cut_at_antimeridian(given), WGS84), crs), item["geometry"]
 
 
-def _is_plain(geometry: Json) -> bool:
+def is_plain(geometry: Json) -> bool:
     """Tell whether a geometry in memory says all that is said: a polygon, in two dimensions."""
     return (
         geometry.keys() == {"type", "coordinates"}
@@ -136,7 +138,8 @@ def _times(properties: Mapping[str, object]) -> tuple[np.datetime64, np.datetime
     )
 
 
-def _crs_code(fields: Mapping[str, object]) -> str | None:
+def crs_code(fields: Mapping[str, object]) -> str | None:
+    """Read the CRS of an item or asset, in whichever of the projection extension's spellings."""
     code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
     if isinstance(code, str):
         return code
@@ -149,6 +152,7 @@ def _crs_code(fields: Mapping[str, object]) -> str | None:
 
 
 def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
+    properties = asset.get(OWN_ITEM, properties)
     radiometry = asset_radiometry(key, asset, properties)
     grid = {**properties, **asset} if _has_crs(asset) else {**asset, **_grid_of(properties, asset)}
     shape, transform = grid.get("proj:shape"), grid.get("proj:transform")
@@ -156,7 +160,7 @@ def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
     return {
         schema.HREF: asset.get("href"),
         # Its own, in whatever spelling, before the item's in any other.
-        schema.CRS: _crs_code(asset if _has_crs(asset) else grid),
+        schema.CRS: crs_code(asset if _has_crs(asset) else grid),
         schema.SHAPE: list(map(float, shape)) if shape and len(shape) == 2 else None,
         schema.TRANSFORM: list(map(float, transform[:6]))
         if transform and len(transform) >= 6
@@ -202,17 +206,12 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
     ds = schema.require_catalog(ds, "to_items")
     crs = footprint_index(ds).crs
     geometries = ds[schema.GEOMETRY].values
-    properties = _property_columns(ds)
+    properties = property_columns(ds)
     assets = _asset_columns(ds)
     columns = (ds[schema.SCENE].values, ds[schema.COLLECTION].values, ds[schema.ITEM_JSON].values)
     items = []
     for i, (scene, collection, rest) in enumerate(zip(*columns, strict=True)):
-        if not isinstance(rest, str):
-            raise ValueError(
-                f"Scene {scene!r} has no item_json: it was masked, as by .where(...). Select "
-                "scenes with .isel(scene=...), or use .where(..., drop=True)."
-            )
-        item: Json = {"type": "Feature", "id": str(scene), **json.loads(rest)}
+        item: Json = {"type": "Feature", "id": str(scene), **item_rest(scene, rest)}
         item.setdefault("stac_version", "1.0.0")
         item.setdefault("links", [])
         for name, values in properties.items():
@@ -230,6 +229,23 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
             item["bbox"] = bbox_of(shapely.from_geojson(json.dumps(item["geometry"])))
         items.append(item)
     return items
+
+
+def item_rest(scene: object, text: object) -> Json:
+    """Read what ``item_json`` keeps of a scene's item.
+
+    Raises
+    ------
+    ValueError
+        When there is none, because the scene was masked.
+    """
+    if not isinstance(text, str):
+        raise ValueError(
+            f"Scene {scene!r} has no item_json: it was masked, as by .where(...). Select "
+            "scenes with .isel(scene=...), or use .where(..., drop=True)."
+        )
+    rest: Json = json.loads(text)
+    return rest
 
 
 def _geojson(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json | None:
@@ -250,14 +266,15 @@ def bbox_of(geometry: BaseGeometry) -> list[float]:
     return [west, south, east, north]
 
 
-def _property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
+def property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
+    """Properties of the scenes, in JSON values; None where a scene has none."""
     columns: dict[str, Sequence[object]] = {}
     for name, var in ds.variables.items():
         if var.dims == (schema.SCENE,) and name not in schema.RESERVED:
             columns[str(name)] = (
                 [_plain(v) for v in var.values.tolist()]
                 if (var.dtype.kind != "M")
-                else _iso(var.values)
+                else iso_texts(var.values)
             )
     return columns
 
@@ -267,7 +284,8 @@ def _plain(value: object) -> object:
     return None if missing else value
 
 
-def _iso(times: Iterable[np.datetime64]) -> list[str | None]:
+def iso_texts(times: Iterable[np.datetime64]) -> list[str | None]:
+    """Write times as ISO 8601; None where not known."""
     return [None if np.isnat(t) else f"{np.datetime_as_string(t, unit='us')}Z" for t in times]
 
 

@@ -1,0 +1,145 @@
+"""Overlap: which footprints share an area, which area, and how much of one that is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from xgeocat.catalog.index import Geometries
+
+Positions = NDArray[np.int64]
+Numbers = NDArray[np.float64]
+
+#: What is less than this part of a footprint is rounding: of a Sentinel-2 tile, an edge of 0.1 mm.
+SLIVER = 1e-9
+#: Edges are cut into pieces no longer than this before an area on the globe is taken, in degrees.
+#: The error falls with the square: at 0.25 it is below 2e-6 of the area.
+LONGEST = 0.25
+COLLECTION = 7
+
+
+def clean(geometry: Geometries) -> Geometries:
+    """Make footprints that can be cut: valid, flat, and of one dimension each.
+
+    Parameters
+    ----------
+    geometry : numpy.ndarray of shapely geometries
+        None where not known.
+
+    Returns
+    -------
+    numpy.ndarray of shapely geometries
+        What is invalid as ``shapely.make_valid`` has it; of a collection the parts of the highest
+        dimension; without z.
+    """
+    flat: Geometries = shapely.force_2d(geometry)
+    wrong = ~shapely.is_valid(flat)
+    flat[wrong] = shapely.make_valid(flat[wrong])
+    return _of_one_dimension(flat)
+
+
+def _of_one_dimension(geometry: Geometries) -> Geometries:
+    mixed = np.flatnonzero(shapely.get_type_id(geometry) == COLLECTION)
+    for i in mixed:
+        geometry[i] = _highest(geometry[i])
+    return geometry
+
+
+def _highest(collection: BaseGeometry) -> BaseGeometry:
+    parts = shapely.get_parts(collection)
+    parts = parts[shapely.get_dimensions(parts) == shapely.get_dimensions(collection)]
+    return shapely.union_all(_of_one_dimension(parts))
+
+
+def meeting(one: Geometries, two: Geometries) -> tuple[Positions, Positions]:
+    """Positions of all pairs that meet, be it in a point, ordered by the first, then the second."""
+    first, second = shapely.STRtree(two).query(one, predicate="intersects")
+    order = np.lexsort((second, first))
+    return first[order], second[order]
+
+
+def shared(one: Geometries, two: Geometries) -> Geometries:
+    """Return what clean footprints share, pair by pair; None where they only touch.
+
+    Two areas share an area; two lines a stretch. A line or point shares what lies inside (not on
+    the edge) of an area, a point what lies inside a line. What is less than `SLIVER` of the
+    smaller one is rounding.
+    """
+    both = _of_one_dimension(shapely.intersection(one, two))
+    dimensions = shapely.get_dimensions(one), shapely.get_dimensions(two)
+    lower = np.minimum(*dimensions)
+    smaller = np.minimum(
+        *(
+            np.where(d == lower, size(g), np.inf)
+            for g, d in zip((one, two), dimensions, strict=True)
+        )
+    )
+    found = (shapely.get_dimensions(both) == lower) & (size(both) > SLIVER * smaller)
+    uneven = np.flatnonzero(found & (dimensions[0] != dimensions[1]))
+    found[uneven] = ~shapely.touches(one[uneven], two[uneven])
+    both[~found] = None
+    return both
+
+
+def size(geometry: Geometries) -> Numbers:
+    """Area, length or number, whichever is of the geometry's own dimension; in the plane."""
+    return _by_dimension(geometry, shapely.area(geometry), shapely.length(geometry))
+
+
+def _by_dimension(geometry: Geometries, area: Numbers, length: Numbers) -> Numbers:
+    number = shapely.get_num_geometries(geometry).astype(np.float64)
+    return np.select([shapely.get_dimensions(geometry) == d for d in (2, 1, 0)],
+                     [area, length, number], 0.0)  # fmt: skip
+
+
+def fraction(part: Geometries, whole: Geometries, crs: pyproj.CRS) -> Numbers:
+    """Say how much of some footprints is in a part of them, on the ground.
+
+    Parameters
+    ----------
+    part, whole : numpy.ndarray of shapely geometries
+        Shape ``(n,)``.
+    crs : pyproj.CRS
+        Of both. In a geographic one areas are those on its ellipsoid and lengths geodesic; in a
+        projected one both are those of the plane.
+
+    Returns
+    -------
+    numpy.ndarray
+        From 0 to 1, in the dimension of `whole`: of an area, a line or point is 0.
+    """
+    lower = shapely.get_dimensions(part) < shapely.get_dimensions(whole)
+    ratio = ground_size(part, crs) / ground_size(whole, crs)
+    found: Numbers = np.where(lower, 0.0, np.clip(ratio, 0.0, 1.0))
+    return found
+
+
+def ground_size(geometry: Geometries, crs: pyproj.CRS) -> Numbers:
+    """Area (m2), length (m) or number of points; in units of the plane if `crs` is projected.
+
+    On an ellipsoid, the area under an edge is ``a**2 / 2 * integral of q d(lon)``, with the
+    authalic ``q`` of the latitude (Snyder 1987, Map Projections, equation 3-12): so it is the area
+    in the plane of ``(a * lon, a * q / 2)``.
+    """
+    if not crs.is_geographic:
+        return size(geometry)
+    geod = crs.get_geod()
+    assert geod is not None, "a geographic CRS has an ellipsoid"
+    flat = shapely.transform(
+        shapely.segmentize(geometry, LONGEST), lambda at: _equal_area(at, geod.a, geod.es)
+    )
+    lines = np.zeros(len(geometry))
+    for i in np.flatnonzero(shapely.get_dimensions(geometry) == 1):
+        lines[i] = geod.geometry_length(geometry[i])
+    return _by_dimension(geometry, shapely.area(flat), lines)
+
+
+def _equal_area(lonlat: Numbers, a: float, es: float) -> Numbers:
+    lon, sine = np.deg2rad(lonlat[:, 0]), np.sin(np.deg2rad(lonlat[:, 1]))
+    e = np.sqrt(es)
+    curved = np.arctanh(e * sine) / e if e else sine
+    q = (1 - es) * (sine / (1 - es * sine**2) + curved)
+    return np.column_stack([a * lon, a * q / 2])
