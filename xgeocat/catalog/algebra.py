@@ -39,7 +39,7 @@ def union(ds: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:
     Dataset
         The catalog of all scenes in order, with all columns and all assets. A scene is known by
         id and collection: of those that repeat the first stays. What a catalog has no column or
-        asset for is null: NaN in numbers (whole ones become floats), NaT, or None.
+        asset for is null: NaN in numbers (whole ones become floats), NaT, and None or NaN in text.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def difference(ds: xr.Dataset, other: xr.Dataset, *, spatial_only: bool = False)
     theirs = footprint_index(other)
     geometry, left = index.geometry.copy(), np.ones(len(one), bool)
     for scene, js, covers in zip(
-        scenes, np.split(j, begins[1:]), np.split(parts, begins[1:]), strict=True
+        scenes, np.split(j, begins)[1:], np.split(parts, begins)[1:], strict=True
     ):
         if spatial_only:
             cover = shapely.union_all(covers)

@@ -19,7 +19,6 @@ from xgeocat.catalog.overlap import Positions, clean
 from xgeocat.catalog.radiometry import ITEM_SAYS
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stac import (
-    OWN_ITEM,
     TIME_KEYS,
     bbox_of,
     crs_code,
@@ -165,10 +164,11 @@ def paired(
         of `other`, and ``match``, ``match:collection``, ``match:start_time`` and
         ``match:end_time`` (ISO 8601), which say which scene of `other` it is.
     """
-    left = ds.isel({schema.SCENE: pairs[0]})
-    used, back = np.unique(pairs[1], return_inverse=True)
-    right = _speaking_for_itself(other.isel({schema.SCENE: used})).isel({schema.SCENE: back})
     taken = taken_names(ds)
+    right = _speaking_for_itself(other, pairs[1])
+    # What the items of `other` say of their assets would else be said of those of `ds`.
+    rubs_off = not ITEM_SAYS.isdisjoint(map(str, other.variables))
+    left = _speaking_for_itself(ds, pairs[0]) if rubs_off else ds.isel({schema.SCENE: pairs[0]})
     out = _with_assets(left, right, suffix, taken)
     gained: dict[str, xr.Variable] = {}
     for name, variable in [*_identity(right).items(), *_columns(right).items()]:
@@ -292,12 +292,15 @@ def absent(like: xr.Variable, sizes: dict[Hashable, int]) -> xr.Variable:
     return xr.Variable(like.dims, np.full(shape, None, dtype=object))
 
 
-def _speaking_for_itself(other: xr.Dataset) -> xr.Dataset:
-    """Let assets say what their item says of them, before they stand in the item of another."""
+def _speaking_for_itself(catalog: xr.Dataset, rows: Positions) -> xr.Dataset:
+    """Rows of a catalog whose assets say what their item says of them, for another item."""
+    used, back = np.unique(rows, return_inverse=True)
+    other = catalog.isel({schema.SCENE: used})
     columns = property_columns(other)
     said = [name for name in columns if name in ITEM_SAYS]
     texts = other[schema.ASSET_JSON].transpose(schema.SCENE, schema.ASSET)
     out = texts.values.copy()
+    keys = [str(key) for key in other[schema.ASSET].values]
     scenes, collections = other[schema.SCENE].values, other[schema.COLLECTION].values
     for i, rest in enumerate(other[schema.ITEM_JSON].values):
         properties = item_rest(scenes[i], rest)["properties"]
@@ -307,13 +310,15 @@ def _speaking_for_itself(other: xr.Dataset) -> xr.Dataset:
             if k in ITEM_SAYS or (k.startswith("proj:") and k not in DRAWN)
         }
         own |= {name: columns[name][i] for name in said if columns[name][i] is not None}
-        own |= {"id": str(scenes[i]), "collection": collections[i]}
+        own |= {"id": str(scenes[i])}
+        if isinstance(collections[i], str):
+            own["collection"] = collections[i]
         for j, text in enumerate(out[i]):
             if isinstance(text, str):
                 asset = json.loads(text)
-                asset.setdefault(OWN_ITEM, own)
+                asset.setdefault(schema.OWN_ITEM, {**own, "key": keys[j]})
                 out[i, j] = json.dumps(asset, separators=(",", ":"))
-    return other.assign({schema.ASSET_JSON: (texts.dims, out)})
+    return other.assign({schema.ASSET_JSON: (texts.dims, out)}).isel({schema.SCENE: back})
 
 
 def _extended(left: xr.Dataset, right: xr.Dataset) -> xr.Variable:

@@ -25,8 +25,6 @@ GRID_KEYS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
 TIME_KEYS = ("datetime", "start_datetime", "end_datetime")
 #: Properties that are read into other columns, or whose names a catalog uses itself.
 NOT_COLUMNS = {*TIME_KEYS, *GRID_KEYS, *schema.RESERVED}
-#: Of an asset that stands beside those of another item: its own item, and what that says of it.
-OWN_ITEM = "geocat:item"
 
 
 def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
@@ -152,7 +150,8 @@ def crs_code(fields: Mapping[str, object]) -> str | None:
 
 
 def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
-    properties = asset.get(OWN_ITEM, properties)
+    properties = asset.get(schema.OWN_ITEM, properties)
+    key = own_key(key, asset)
     radiometry = asset_radiometry(key, asset, properties)
     grid = {**properties, **asset} if _has_crs(asset) else {**asset, **_grid_of(properties, asset)}
     shape, transform = grid.get("proj:shape"), grid.get("proj:transform")
@@ -172,6 +171,11 @@ def _asset(key: str, asset: Json, properties: Json) -> dict[str, object]:
         # Interned: most assets of a collection say the same beyond their href.
         schema.ASSET_JSON: intern(rest),
     }
+
+
+def own_key(key: str, asset: Json) -> str:
+    """Key of an asset in its own item: another one if it was put beside those of another item."""
+    return str(asset.get(schema.OWN_ITEM, {}).get("key", key))
 
 
 def _has_crs(fields: Mapping[str, object]) -> bool:
