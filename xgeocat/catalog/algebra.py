@@ -37,9 +37,10 @@ def union(ds: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        The catalog of all scenes in order, with all columns and all assets. A scene is known by
-        id and collection: of those that repeat the first stays. What a catalog has no column or
-        asset for is null: NaN in numbers (whole ones become floats), NaT, and None or NaN in text.
+        The catalog of all scenes in order, with all columns and all assets, and the attrs of `ds`.
+        A scene is known by id and collection: of those that repeat the first stays. What a catalog
+        has no column or asset for is null: NaN in numbers (whole ones become floats), NaT, and
+        None or NaN in text.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def union(ds: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:
         schema.SCENE,
         data_vars="minimal",
         coords="minimal",
-        compat="identical",
+        compat="equals",
         join="override",
         combine_attrs="override",
     )
