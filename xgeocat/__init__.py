@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 from xgeocat import accessor as _accessor  # noqa: F401 - registers .geocat
 
 if TYPE_CHECKING:
+    from xgeocat.catalog.algebra import difference as difference
+    from xgeocat.catalog.algebra import intersect as intersect
+    from xgeocat.catalog.algebra import union as union
     from xgeocat.catalog.duplicates import deduplicate as deduplicate
     from xgeocat.catalog.files import from_files as from_files
+    from xgeocat.catalog.matchup import matchup as matchup
     from xgeocat.catalog.opening import open_catalog as open_catalog
     from xgeocat.catalog.parquet import append as append
     from xgeocat.catalog.parquet import to_geoparquet as to_geoparquet
@@ -54,13 +58,16 @@ _HOMES = {
     "Stitch": "xgeocat.pipeline",
     "append": "xgeocat.catalog.parquet",
     "deduplicate": "xgeocat.catalog.duplicates",
-    "from_geodataframe": "xgeocat.catalog.table",
-    "from_stacks": "xgeocat.catalog.stacks",
+    "difference": "xgeocat.catalog.algebra",
     "explain": "xgeocat.patching.explain",
     "failures": "xgeocat.runs.run",
     "from_files": "xgeocat.catalog.files",
+    "from_geodataframe": "xgeocat.catalog.table",
     "from_items": "xgeocat.catalog.stac",
+    "from_stacks": "xgeocat.catalog.stacks",
+    "intersect": "xgeocat.catalog.algebra",
     "map_patches": "xgeocat.patching.apply",
+    "matchup": "xgeocat.catalog.matchup",
     "models": "xgeocat.patching",
     "mosaic": "xgeocat.runs.mosaic",
     "open_catalog": "xgeocat.catalog.opening",
@@ -73,6 +80,7 @@ _HOMES = {
     "stitch": "xgeocat.patching.stitch",
     "to_geoparquet": "xgeocat.catalog.parquet",
     "to_items": "xgeocat.catalog.stac",
+    "union": "xgeocat.catalog.algebra",
 }
 
 __all__ = list(_HOMES)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from xgeocat.catalog.aoi import AOI
     from xgeocat.catalog.interval import TimeLike
+    from xgeocat.catalog.matchup import Gap
     from xgeocat.catalog.parquet import By
     from xgeocat.patching.explain import Explanation
     from xgeocat.patching.models import ModelLike
@@ -217,6 +218,34 @@ class DatasetGeocat(_PatchingDoor):
     ) -> xr.Dataset:
         """Keep one scene of each acquisition; see :func:`xgeocat.deduplicate`."""
         return xgc.deduplicate(self._obj, by=by, precedence=precedence, keep=keep)
+
+    def union(self, *others: xr.Dataset) -> xr.Dataset:
+        """Put catalogs behind each other, each scene once; see :func:`xgeocat.union`."""
+        return xgc.union(self._obj, *others)
+
+    def intersect(
+        self, other: xr.Dataset, *, spatial_only: bool = False, suffix: str = "_other"
+    ) -> xr.Dataset:
+        """Keep what scenes of two catalogs share; see :func:`xgeocat.intersect`."""
+        return xgc.intersect(self._obj, other, spatial_only=spatial_only, suffix=suffix)
+
+    def difference(self, other: xr.Dataset, *, spatial_only: bool = False) -> xr.Dataset:
+        """Keep what another catalog does not cover; see :func:`xgeocat.difference`."""
+        return xgc.difference(self._obj, other, spatial_only=spatial_only)
+
+    def matchup(
+        self,
+        other: xr.Dataset,
+        *,
+        max_gap: Gap | None = None,
+        spatial: str | float = "intersects",
+        nearest: int | None = None,
+        suffix: str = "_match",
+    ) -> xr.Dataset:
+        """Match scenes of two catalogs in place and time; see :func:`xgeocat.matchup`."""
+        return xgc.matchup(
+            self._obj, other, max_gap=max_gap, spatial=spatial, nearest=nearest, suffix=suffix
+        )
 
     def domain(
         self,

@@ -113,7 +113,7 @@ def test_variables_that_a_catalog_gained_come_back_identical(values, ds, tmp_pat
     [
         lambda ds: ds.assign(quality=(("scene", "asset"), np.ones((4, 2)))),
         lambda ds: ds.assign_coords(label=("scene", list("abcd"))),
-        lambda ds: ds.assign_attrs(title="mine"),
+        lambda ds: ds.assign_attrs(title=("mine", "yours")),
         lambda ds: ds.assign(age=("scene", np.arange(4).astype("m8[s]"))),
     ],
     ids=["per asset", "coordinate", "attrs", "timedelta"],

@@ -20,6 +20,7 @@ from xgeocat.catalog import schema
 from xgeocat.catalog.columns import Array, StoredCatalog
 from xgeocat.catalog.index import Drawn, FootprintIndex, selected
 from xgeocat.catalog.interval import Interval
+from xgeocat.catalog.provenance import attrs_from_json
 from xgeocat.catalog.stored import Rows
 
 #: Up to so many scenes have their ids and footprints in memory when they are asked for.
@@ -267,4 +268,6 @@ def lazy_dataset(catalog: StoredCatalog) -> xr.Dataset:
         coords = coords.assign(xr.Coordinates.from_xindex(index))
     names = [*schema.ASSET_VARIABLES, schema.ITEM_JSON, *catalog.kinds]
     variables = {name: (catalog.dims(name), lazily(catalog, name)) for name in names}
-    return xr.Dataset(variables, coords=coords, attrs=catalog.about.get("attrs"))
+    return xr.Dataset(
+        variables, coords=coords, attrs=attrs_from_json(catalog.about.get("attrs", {}))
+    )

@@ -23,6 +23,7 @@ from xgeocat.catalog.columns import StoredCatalog
 from xgeocat.catalog.index import Drawn, footprint_index
 from xgeocat.catalog.opening import stored_catalog
 from xgeocat.catalog.ordering import BATCH, GLOBE, GROUP, SLAB, scene_order, sorted_tables
+from xgeocat.catalog.provenance import is_json
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stored import start_and_end
 from xgeocat.storage.folder import Folder, is_remote, parent_and_name
@@ -136,10 +137,7 @@ def append(ds: xr.Dataset, path: str | os.PathLike[str]) -> int:
 
 def _require_kept(ds: xr.Dataset) -> None:
     lost = [str(name) for name in ds.variables if layout.is_lost(ds, str(name))]
-    try:
-        json.dumps(ds.attrs)
-    except (TypeError, ValueError):
-        lost.append(f"attrs {sorted(map(str, ds.attrs))}")
+    lost += [f"attrs[{name!r}]" for name, value in ds.attrs.items() if not is_json({name: value})]
     if lost:
         raise ValueError(
             f"A GeoParquet catalog has no place for {lost}: it keeps variables over "

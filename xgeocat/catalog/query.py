@@ -8,6 +8,7 @@ from odc.geo.geom import BoundingBox
 from xgeocat.catalog.aoi import AOI, Request, aoi_geometry
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike, parse_interval
+from xgeocat.catalog.provenance import moments, place, recorded
 from xgeocat.catalog.schema import SCENE, require_catalog
 
 
@@ -28,7 +29,8 @@ def query(ds: xr.Dataset, aoi: AOI | None = None, time: TimeLike | None = None) 
     Returns
     -------
     Dataset
-        The catalog of the matching scenes, in their order; empty if none matches.
+        The catalog of the matching scenes, in their order; empty if none matches. Its attrs say
+        under ``geocat:provenance`` what was asked, and when.
 
     Raises
     ------
@@ -43,7 +45,11 @@ def query(ds: xr.Dataset, aoi: AOI | None = None, time: TimeLike | None = None) 
     interval = None if time is None else parse_interval(time)
     if interval is None and isinstance(aoi, Request):
         interval = aoi.interval
-    return ds.isel({SCENE: index.overlapping(geometry, interval)})
+    found = ds.isel({SCENE: index.overlapping(geometry, interval)})
+    if geometry is None and interval is None:
+        return found
+    where = None if aoi is None else place(aoi, index.crs)
+    return recorded(found, "query", aoi=where, time=moments(interval))
 
 
 def bounds(ds: xr.Dataset) -> BoundingBox | None:

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 #: Reflectance bands of Sentinel-2 under their own names.
 _S2_BANDS = {f"B{n:02d}" for n in range(1, 13)} | {"B8A"}
+#: Properties of an item that say something of its assets, beside its grid (``proj:*``).
+ITEM_SAYS = {
+    *("data_type", "nodata", "scale", "offset"),
+    *("raster:data_type", "raster:nodata", "raster:scale", "raster:offset"),
+    *("s2:product_type", "product:type", "s2:processing_baseline"),
+    "earthsearch:boa_offset_applied",
+}
 
 
 @dataclass(frozen=True, slots=True)

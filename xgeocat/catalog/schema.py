@@ -28,6 +28,9 @@ DTYPE = "dtype"
 #: What STAC says beyond the columns, as JSON text, so that nothing is lost on the way back.
 ASSET_JSON = "asset_json"
 ITEM_JSON = "item_json"
+#: In the JSON of an asset that stands beside those of another item: its own item's id, its key
+#: there, and what that item says of it.
+OWN_ITEM = "geocat:item"
 
 #: Dims of the per-asset variables, beyond ``(scene, asset)``.
 ASSET_VARIABLES: Mapping[str, tuple[str, ...]] = {

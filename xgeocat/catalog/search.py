@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit, urlunsplit
 
 import xarray as xr
 
+from xgeocat.catalog.aoi import WGS84
 from xgeocat.catalog.interval import parse_interval
+from xgeocat.catalog.provenance import place, recorded
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stac import from_items
 
@@ -51,7 +54,8 @@ def search(
     Returns
     -------
     Dataset
-        The catalog, each item once; empty if nothing matches.
+        The catalog, each item once; empty if nothing matches. Its attrs say under
+        ``geocat:provenance`` what was asked, and when.
 
     Raises
     ------
@@ -107,7 +111,24 @@ def search(
             f"The STAC API at {url} failed after {len(found)} items, retries included: {error}. "
             "Check the address, or try again later."
         ) from error
-    return from_items(list(found.values())[:max_items])
+    catalog = from_items(list(found.values())[:max_items])
+    return recorded(
+        catalog,
+        "search",
+        url=_public(url),
+        collections=None if collections is None else list(collections),
+        bbox=None if bbox is None else [float(v) for v in bbox],
+        intersects=None if intersects is None else place(dict(intersects), WGS84),
+        datetime=datetime,
+        query=None if query is None else dict(query),
+        max_items=max_items,
+    )
+
+
+def _public(url: str) -> str:
+    """Leave out of an address what may be secret: a user's name and password, a token."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _boxes(bbox: Sequence[float] | None) -> list[Sequence[float] | None]:

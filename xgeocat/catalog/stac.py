@@ -90,7 +90,7 @@ def _scene(item: Json, crs: pyproj.CRS) -> Scene:
     if raw is not None:
         rest["geometry"] = raw
     start, end = _times(properties)
-    grid = {k: v for k, v in properties.items() if k.startswith("proj:")}
+    grid = _grid_of(properties)
     assets = {key: _asset(key, asset, properties, grid) for key, asset in item["assets"].items()}
     return Scene(
         id=item["id"],
@@ -111,16 +111,16 @@ def _footprint(item: Json, crs: pyproj.CRS) -> tuple[BaseGeometry | None, Json |
     given = shapely.from_geojson(json.dumps(item["geometry"]))
     if same_crs(crs, WGS84):
         footprint = cut_at_antimeridian(given)
-        same = footprint is given and _is_plain(item["geometry"])
+        same = footprint is given and is_plain(item["geometry"])
         return footprint, None if same else item["geometry"]
     native = item["properties"].get("proj:geometry")
-    code = _crs_code(item["properties"])
+    code = crs_code(item["properties"])
     if native is not None and code and same_crs(pyproj.CRS.from_user_input(code), crs):
         return shapely.from_geojson(json.dumps(native)), item["geometry"]
     return reproject(Where(cut_at_antimeridian(given), WGS84), crs), item["geometry"]
 
 
-def _is_plain(geometry: Json) -> bool:
+def is_plain(geometry: Json) -> bool:
     """Tell whether a geometry in memory says all that is said: a polygon, in two dimensions."""
     return (
         geometry.keys() == {"type", "coordinates"}
@@ -137,7 +137,8 @@ def _times(properties: Mapping[str, object]) -> tuple[np.datetime64, np.datetime
     )
 
 
-def _crs_code(fields: Mapping[str, object]) -> str | None:
+def crs_code(fields: Mapping[str, object]) -> str | None:
+    """Read the CRS of an item or asset, in whichever of the projection extension's spellings."""
     code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
     if isinstance(code, str):
         return code
@@ -151,6 +152,10 @@ def _crs_code(fields: Mapping[str, object]) -> str | None:
 
 def _asset(key: str, asset: Json, properties: Json, grid: Json) -> dict[str, object]:
     """Read an asset of an item that says `grid` of all its assets."""
+    if schema.OWN_ITEM in asset:
+        properties = asset[schema.OWN_ITEM]
+        grid = _grid_of(properties)
+        key = own_key(key, asset)
     radiometry = asset_radiometry(key, asset, properties)
     shape = asset.get("proj:shape", grid.get("proj:shape"))
     transform = asset.get("proj:transform", grid.get("proj:transform"))
@@ -159,7 +164,7 @@ def _asset(key: str, asset: Json, properties: Json, grid: Json) -> dict[str, obj
     has_crs = any(asset.get(name) is not None for name in GRID_KEYS)
     return {
         schema.HREF: asset.get("href"),
-        schema.CRS: _crs_code(asset if has_crs else {**grid, **asset}),
+        schema.CRS: crs_code(asset if has_crs else {**grid, **asset}),
         schema.SHAPE: list(map(float, shape)) if shape and len(shape) == 2 else None,
         schema.TRANSFORM: list(map(float, transform[:6]))
         if transform and len(transform) >= 6
@@ -171,6 +176,15 @@ def _asset(key: str, asset: Json, properties: Json, grid: Json) -> dict[str, obj
         # Interned: most assets of a collection say the same beyond their href.
         schema.ASSET_JSON: intern(rest),
     }
+
+
+def own_key(key: str, asset: Json) -> str:
+    """Key of an asset in its own item: another one if it was put beside those of another item."""
+    return str(asset.get(schema.OWN_ITEM, {}).get("key", key))
+
+
+def _grid_of(properties: Json) -> Json:
+    return {name: value for name, value in properties.items() if name.startswith("proj:")}
 
 
 # --- the way back ---------------------------------------------------------------------------------
@@ -197,17 +211,12 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
     ds = schema.require_catalog(ds, "to_items")
     crs = footprint_index(ds).crs
     geometries = ds[schema.GEOMETRY].values
-    properties = _property_columns(ds)
+    properties = property_columns(ds)
     assets = _asset_columns(ds)
     columns = (ds[schema.SCENE].values, ds[schema.COLLECTION].values, ds[schema.ITEM_JSON].values)
     items = []
     for i, (scene, collection, rest) in enumerate(zip(*columns, strict=True)):
-        if not isinstance(rest, str):
-            raise ValueError(
-                f"Scene {scene!r} has no item_json: it was masked, as by .where(...). Select "
-                "scenes with .isel(scene=...), or use .where(..., drop=True)."
-            )
-        item: Json = {"type": "Feature", "id": str(scene), **json.loads(rest)}
+        item: Json = {"type": "Feature", "id": str(scene), **item_rest(scene, rest)}
         item.setdefault("stac_version", "1.0.0")
         item.setdefault("links", [])
         for name, values in properties.items():
@@ -225,6 +234,23 @@ def to_dicts(ds: xr.Dataset) -> list[Json]:
             item["bbox"] = bbox_of(shapely.from_geojson(json.dumps(item["geometry"])))
         items.append(item)
     return items
+
+
+def item_rest(scene: object, text: object) -> Json:
+    """Read what ``item_json`` keeps of a scene's item.
+
+    Raises
+    ------
+    ValueError
+        When there is none, because the scene was masked.
+    """
+    if not isinstance(text, str):
+        raise ValueError(
+            f"Scene {scene!r} has no item_json: it was masked, as by .where(...). Select "
+            "scenes with .isel(scene=...), or use .where(..., drop=True)."
+        )
+    rest: Json = json.loads(text)
+    return rest
 
 
 def _geojson(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json | None:
@@ -268,14 +294,15 @@ def native_fields(geometry: BaseGeometry | None, crs: pyproj.CRS) -> Json:
     return {**said, "proj:geometry": json.loads(shapely.to_geojson(geometry))}
 
 
-def _property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
+def property_columns(ds: xr.Dataset) -> dict[str, Sequence[object]]:
+    """Properties of the scenes, in JSON values; None where a scene has none."""
     columns: dict[str, Sequence[object]] = {}
     for name, var in ds.variables.items():
         if var.dims == (schema.SCENE,) and name not in schema.RESERVED:
             columns[str(name)] = (
                 [_plain(v) for v in var.values.tolist()]
                 if (var.dtype.kind != "M")
-                else _iso(var.values)
+                else iso_texts(var.values)
             )
     return columns
 
@@ -285,7 +312,8 @@ def _plain(value: object) -> object:
     return None if missing else value
 
 
-def _iso(times: Iterable[np.datetime64]) -> list[str | None]:
+def iso_texts(times: Iterable[np.datetime64]) -> list[str | None]:
+    """Write times as ISO 8601; None where not known."""
     return [None if np.isnat(t) else f"{np.datetime_as_string(t, unit='us')}Z" for t in times]
 
 

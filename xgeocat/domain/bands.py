@@ -17,6 +17,7 @@ from xgeocat.catalog.fields import STEP, VARIABLE
 from xgeocat.catalog.headers import Header, read_header
 from xgeocat.catalog.radiometry import Radiometry, band_radiometry
 from xgeocat.catalog.sources import Json
+from xgeocat.catalog.stac import own_key
 
 ZARR_TYPES = ("application/vnd+zarr", "application/vnd.zarr", "application/x-zarr")
 IMAGE_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "image/x.geotiff")
@@ -70,7 +71,7 @@ def data_bands(scene: xr.Dataset) -> list[str]:
     names = []
     for key, asset in _assets(scene).items():
         kind = str(asset.get("type", ""))
-        roles = {*asset.get("roles", ()), key}
+        roles = {*asset.get("roles", ()), own_key(key, asset)}
         is_raster = (
             VARIABLE in asset
             or kind.startswith((*IMAGE_TYPES, *ZARR_TYPES))
@@ -164,10 +165,11 @@ def _described(asset: Mapping[str, object]) -> list[Json]:
 def _names(assets: Mapping[str, Json]) -> dict[str, tuple[str, int]]:
     known: dict[str, tuple[str, int]] = {}
     for key, asset in assets.items():
+        own = own_key(key, asset)
         for i, band in enumerate(_described(asset), start=1):
             for name in (band.get("eo:common_name"), band.get("common_name"), band.get("name")):
                 # The first asset with a name has it: true colour pictures repeat them all.
-                if isinstance(name, str) and not {key, *asset.get("roles", ())} & NOT_DATA:
+                if isinstance(name, str) and not {own, *asset.get("roles", ())} & NOT_DATA:
                     known.setdefault(name, (key, i))
             known[f"{key}.{i}"] = (key, i)
     # An asset's own key is stronger than what another one calls a band.
