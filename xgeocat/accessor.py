@@ -1,4 +1,8 @@
-"""The ``.geocat`` accessors. Doors only: every body is a call."""
+"""The ``.geocat`` accessors. Doors only: every body is a call.
+
+What is behind a door is imported when the door is opened: importing xgeocat registers these, and
+is to cost little more than importing xarray.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +11,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pystac
 import xarray as xr
-from odc.geo.geom import BoundingBox
 
-from xgeocat.catalog import parquet, query, stac
-from xgeocat.catalog.aoi import AOI
-from xgeocat.catalog.index import footprint_index
-from xgeocat.catalog.interval import TimeLike
+import xgeocat as xgc  # imports each of its names when it is first used
 from xgeocat.catalog.schema import GEOMETRY, SCENE, require_catalog
-from xgeocat.domain.catalog import CatalogDomain
-from xgeocat.patching import apply, explain, single, stitch
-from xgeocat.patching import patch as patching
-from xgeocat.patching.explain import Explanation
-from xgeocat.patching.index import patch_index
-from xgeocat.patching.models import ModelLike
-from xgeocat.patching.patch import PerDim
-from xgeocat.patching.pieces import Reducer
-from xgeocat.patching.tiling import Array, Boundary, Ints
-from xgeocat.patching.windows import Window
 
 if TYPE_CHECKING:
     import folium
     import geopandas as gpd
     import pyproj
+    import pystac
     import torch
     from matplotlib.axes import Axes
+    from odc.geo.geom import BoundingBox
 
+    from xgeocat.catalog.aoi import AOI
+    from xgeocat.catalog.interval import TimeLike
+    from xgeocat.patching.explain import Explanation
+    from xgeocat.patching.models import ModelLike
+    from xgeocat.patching.patch import PerDim
     from xgeocat.patching.samplers import Sampler
+    from xgeocat.patching.tiling import Array, Boundary, Ints
+    from xgeocat.patching.windows import Window
 
 
 def _require_field(obj: xr.DataArray | xr.Dataset, action: str) -> None:
@@ -64,7 +62,7 @@ class _PatchingDoor:
     ) -> xr.DataArray:
         """Map a model over patches; see :func:`xgeocat.map_patches`."""
         _require_field(self._obj, "map")
-        return apply.map_patches(
+        return xgc.map_patches(
             self._obj,
             model,
             batch_size=batch_size,
@@ -77,21 +75,29 @@ class _PatchingDoor:
 
     def __getitem__(self, number: int) -> xr.DataArray | xr.Dataset:
         """One patch as a field of its own on the map; see :func:`single.one_patch`."""
+        from xgeocat.patching import single
+
         _require_field(self._obj, "[number]")
         return single.one_patch(self._obj, number)
 
     def __len__(self) -> int:
         """Number of patches."""
+        from xgeocat.patching.index import patch_index
+
         _require_field(self._obj, "len()")
         return len(patch_index(self._obj).starts)
 
     def __iter__(self) -> Iterator[xr.DataArray | xr.Dataset]:
         """Go through the patches one by one, in memory; see :func:`single.each_patch`."""
+        from xgeocat.patching import single
+
         _require_field(self._obj, "iter()")
         return single.each_patch(self._obj)
 
     def to_geodataframe(self) -> gpd.GeoDataFrame:
         """Make a table of patches, a row each; see :func:`single.to_geodataframe`."""
+        from xgeocat.patching import single
+
         _require_field(self._obj, "to_geodataframe")
         return single.to_geodataframe(self._obj)
 
@@ -110,13 +116,13 @@ class _PatchingDoor:
     def explain(self) -> Explanation:
         """Say what computing this will take; see :func:`explain.explain`."""
         _require_field(self._obj, "explain")
-        return explain.explain(self._obj)
+        return xgc.explain(self._obj)
 
     def stitch(
         self,
         *,
         window: Window = "boxcar",
-        reduce: str | Reducer = "mean",
+        reduce: str | xgc.Reducer = "mean",
         crop: int | dict[str, int] = 0,
         fill: complex | None = None,
         coverage: bool = False,
@@ -125,7 +131,7 @@ class _PatchingDoor:
     ) -> xr.DataArray | xr.Dataset:
         """Put patches back on the map; see :func:`xgeocat.stitch`."""
         _require_field(self._obj, "stitch")
-        return stitch.stitch(
+        return xgc.stitch(
             self._obj,
             window=window,
             reduce=reduce,
@@ -157,9 +163,7 @@ class DataArrayGeocat(_PatchingDoor):
     ) -> xr.DataArray:
         """Cut the field into patches; see :func:`xgeocat.patch`."""
         _require_field(self._obj, "patch")
-        return patching.patch(
-            self._obj, size, overlap=overlap, stride=stride, at=at, boundary=boundary
-        )
+        return xgc.patch(self._obj, size, overlap=overlap, stride=stride, at=at, boundary=boundary)
 
     def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
         """Refuse: a DataArray is no catalog."""
@@ -180,16 +184,20 @@ class DatasetGeocat(_PatchingDoor):
     @property
     def crs(self) -> pyproj.CRS:
         """CRS of the footprints."""
+        from xgeocat.catalog.index import footprint_index
+
         return footprint_index(require_catalog(self._obj, ".geocat.crs")).crs
 
     @property
     def bounds(self) -> BoundingBox | None:
         """Bounds of all footprints, in the catalog's CRS; None for an empty catalog."""
-        return query.bounds(self._obj)
+        from xgeocat.catalog.query import bounds
+
+        return bounds(self._obj)
 
     def query(self, aoi: AOI | None = None, time: TimeLike | None = None) -> xr.Dataset:
         """Select scenes by place and time; see :func:`xgeocat.query`."""
-        return query.query(self._obj, aoi, time)
+        return xgc.query(self._obj, aoi, time)
 
     def domain(
         self,
@@ -201,9 +209,9 @@ class DatasetGeocat(_PatchingDoor):
         resampling: str = "nearest",
         chunks: int = 2048,
         sign: Callable[[str], str] | None = None,
-    ) -> CatalogDomain:
+    ) -> xgc.CatalogDomain:
         """Make a domain of the scenes; see :class:`xgeocat.CatalogDomain`."""
-        return CatalogDomain(
+        return xgc.CatalogDomain(
             self._obj,
             bands=bands,
             resolution=resolution,
@@ -216,11 +224,11 @@ class DatasetGeocat(_PatchingDoor):
 
     def to_items(self) -> list[pystac.Item]:
         """Turn the catalog into STAC items; see :func:`xgeocat.to_items`."""
-        return stac.to_items(self._obj)
+        return xgc.to_items(self._obj)
 
     def to_geoparquet(self, path: str | os.PathLike[str]) -> Path | str:
         """Write the catalog as GeoParquet; see :func:`xgeocat.to_geoparquet`."""
-        return parquet.to_geoparquet(self._obj, path)
+        return xgc.to_geoparquet(self._obj, path)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the footprints; see :func:`xgeocat.plotting.footprints`."""
@@ -247,6 +255,4 @@ class DatasetGeocat(_PatchingDoor):
     ) -> xr.Dataset:
         """Cut the field into patches; see :func:`xgeocat.patch`."""
         _require_field(self._obj, "patch")
-        return patching.patch(
-            self._obj, size, overlap=overlap, stride=stride, at=at, boundary=boundary
-        )
+        return xgc.patch(self._obj, size, overlap=overlap, stride=stride, at=at, boundary=boundary)
