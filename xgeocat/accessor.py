@@ -1,7 +1,7 @@
 """The ``.geocat`` accessors. Doors only: every body is a call.
 
-What is behind a door is imported when the door is opened: importing xgeocat registers these, and
-is to cost little more than importing xarray.
+What is behind a door is imported when it is opened: importing xgeocat registers the doors, and is
+to cost little more than xarray and odc-geo.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import xarray as xr
+
+# Not late: its modules, and pyproj's, import each other, and fail where two threads do it at once.
+from odc.geo.geom import BoundingBox
 
 import xgeocat as xgc  # imports each of its names when it is first used
 from xgeocat.catalog.schema import GEOMETRY, SCENE, is_catalog, require_catalog
