@@ -10,8 +10,10 @@ from xgeocat.catalog.search import search
 from xgeocat.catalog.stac import from_items, to_items
 from xgeocat.domain.catalog import CatalogDomain
 from xgeocat.domain.geoslice import GeoSlice
+from xgeocat.domain.grid import GridDomain
 from xgeocat.domain.protocol import Domain
 from xgeocat.domain.raster import RasterDomain
+from xgeocat.domain.tilegrid import MGRS
 from xgeocat.patching import models, samplers
 from xgeocat.patching.apply import map_patches
 from xgeocat.patching.explain import explain
@@ -30,7 +32,9 @@ __all__ = [
     "CatalogDomain",
     "Domain",
     "GeoSlice",
+    "GridDomain",
     "GridSampler",
+    "MGRS",
     "PatchSampler",
     "RasterDomain",
     "Reducer",

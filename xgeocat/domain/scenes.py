@@ -1,0 +1,148 @@
+"""Scenes: what domains over a catalog ask of its rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import rasterio
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from xgeocat.catalog import schema
+from xgeocat.domain.bands import data_bands, find_bands, native_geobox
+from xgeocat.domain.signing import unsigned
+
+READERS = 16
+Sign = Callable[[str], str]
+
+
+def scene_ids(catalog: xr.Dataset) -> list[str]:
+    """Ids of the scenes.
+
+    Raises
+    ------
+    ValueError
+        Where they repeat.
+    """
+    ids = [str(name) for name in catalog[schema.SCENE].values]
+    names, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"{int((counts > 1).sum())} scene ids are repeated, e.g. "
+            f"{names[counts > 1][:3].tolist()}, and outputs are named by them. Keep one of "
+            f"each: ds.drop_duplicates('{schema.SCENE}')."
+        )
+    return ids
+
+
+def row(catalog: xr.Dataset, i: int) -> xr.Dataset:
+    """One row of a catalog."""
+    return catalog.isel({schema.SCENE: i})
+
+
+def has_band(scene: xr.Dataset, name: str) -> bool:
+    """Tell whether a scene has a band."""
+    try:
+        find_bands(scene, [name])
+    except KeyError:
+        return False
+    return True
+
+
+def own_bands(scene: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
+    """Those of some bands that a scene has, or all that are data.
+
+    Raises
+    ------
+    KeyError
+        Where there are none.
+    """
+    names = (
+        data_bands(scene) if wanted is None else [name for name in wanted if has_band(scene, name)]
+    )
+    if not names:
+        raise KeyError(f"it has no raster asset {'' if wanted is None else list(wanted)}")
+    return names
+
+
+def signed(scene: xr.Dataset, names: Sequence[str], sign: Sign | None) -> xr.Dataset:
+    """One row, with hrefs that may be read for some bands."""
+    if sign is None:
+        return scene
+    read = {key for _, key, _ in find_bands(scene, names)}
+    hrefs = [
+        sign(str(href)) if key in read else href
+        for key, href in zip(scene[schema.ASSET].values, scene[schema.HREF].values, strict=True)
+    ]
+    return scene.assign({schema.HREF: (schema.ASSET, np.array(hrefs, object))})
+
+
+def native_grids(
+    catalog: xr.Dataset, rows: Sequence[int], bands: Sequence[str] | None, sign: Sign | None
+) -> list[GeoBox]:
+    """Native grids of some scenes; headers are read at once, for those that need it.
+
+    Raises
+    ------
+    ValueError
+        Naming the scenes whose grid is not known.
+    """
+    wrong = []
+
+    def grid(i: int) -> GeoBox | None:
+        scene = row(catalog, i)
+        try:
+            return native_geobox(scene, own_bands(scene, bands), sign)
+        except (KeyError, ValueError, rasterio.errors.RasterioIOError) as error:
+            wrong.append(f"{scene[schema.SCENE].item()}: {unsigned(str(error))}")
+            return None
+
+    with ThreadPoolExecutor(READERS) as pool:
+        grids = list(pool.map(grid, rows))
+    if wrong:
+        shown = "\n  ".join(sorted(wrong)[:20])
+        raise ValueError(
+            f"The grid of {len(wrong)} of {len(grids)} scenes is not known. Leave them out "
+            f"(ds.drop_sel(scene=[...])), or mend their files or proj:* fields:\n  {shown}"
+        )
+    return [geobox for geobox in grids if geobox is not None]
+
+
+def properties(catalog: xr.Dataset) -> list[dict[str, object]]:
+    """Scalar properties of each scene, but for those that are not known."""
+    columns = {
+        str(name): var.values.tolist()
+        for name, var in catalog.data_vars.items()
+        if var.dims == (schema.SCENE,) and name != schema.ITEM_JSON and var.dtype.kind in "biufOU"
+    }
+    return [
+        {
+            key: values[i]
+            for key, values in columns.items()
+            if isinstance(values[i], (bool, int, float, str)) and values[i] == values[i]
+        }
+        for i in range(catalog.sizes[schema.SCENE])
+    ]
+
+
+def in_common(several: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Properties that all of several scenes have, and the same."""
+    first, *others = several
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+    }
+
+
+def assets_digest(catalog: xr.Dataset) -> str:
+    """Hash of where the pixels of a catalog are, and of what their numbers mean."""
+    rows = [
+        catalog[name].values.tolist()
+        for name in (schema.HREF, schema.NODATA, schema.SCALE, schema.OFFSET)
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
