@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pystac
 import xarray as xr
@@ -197,6 +197,7 @@ class DatasetGeocat(_PatchingDoor):
         bands: Sequence[str] | None = None,
         resolution: float | None = None,
         crs: object | None = None,
+        groupby: Literal["solar_day"] | None = None,
         mask_and_scale: bool = False,
         resampling: str = "nearest",
         chunks: int = 2048,
@@ -208,6 +209,7 @@ class DatasetGeocat(_PatchingDoor):
             bands=bands,
             resolution=resolution,
             crs=crs,
+            groupby=groupby,
             mask_and_scale=mask_and_scale,
             resampling=resampling,
             chunks=chunks,

@@ -176,6 +176,10 @@ def bins_of(times: Times, time: str) -> list[Bin]:
     else:
         edges = pd.date_range(EPOCH - 2 * offset, moments.max() + 2 * offset, freq=offset)
         at = np.searchsorted(edges.values, moments.values, side="right")
+        if not at.all():
+            raise ValueError(
+                f"time={time!r} counts from {EPOCH}, and a scene is of {moments.min()}."
+            )
         starts, stops = (edges.values[i].astype(TIME_DTYPE) for i in (at - 1, at))
     return [
         Bin(start, stop - INSTANT, _name(start, offset))

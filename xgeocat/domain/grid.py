@@ -8,7 +8,6 @@ from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
-import pyproj
 import shapely
 import xarray as xr
 from odc.geo.crs import CRS
@@ -20,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, outline, reproject
 from xgeocat.catalog.index import footprint_index
-from xgeocat.domain.align import Align, require_anchor, require_mode, require_native
+from xgeocat.domain.align import Align, require_anchor, require_mode, require_same_pixels
 from xgeocat.domain.bins import (
     SOLAR_DAY,
     Bin,
@@ -35,10 +34,12 @@ from xgeocat.domain.geoslice import GeoSlice, crs_of
 from xgeocat.domain.scenes import (
     Sign,
     assets_digest,
+    footprints_of,
     in_common,
     native_grids,
     own_bands,
     properties,
+    require_times,
     row,
     scene_ids,
     signed,
@@ -146,22 +147,12 @@ class GridDomain:
         self.sign = sign
         self._ids = scene_ids(catalog)
         self._at = {name: i for i, name in enumerate(self._ids)}
-        self._require_times()
+        if time is not None or groupby != "id":
+            require_times(catalog)
         self.bands = self._require_bands(bands)
         self._footprints = self._known_footprints()
         self._served = self._serve()
         self._require_aligned()
-
-    def _require_times(self) -> None:
-        if self.time is None and self.groupby == "id":
-            return
-        starts = footprint_index(self.catalog).start
-        without = [name for name, start in zip(self._ids, starts, strict=True) if np.isnat(start)]
-        if without:
-            raise ValueError(
-                f"{len(without)} scenes have no time, e.g. {without[:3]}, so they belong to no day "
-                "or step. Leave them out, or use groupby='id' and no time=."
-            )
 
     def _require_bands(self, bands: Sequence[str] | None) -> list[str]:
         lacking, found = [], list(bands or ())
@@ -178,20 +169,18 @@ class GridDomain:
             about = "differ by" if bands is None else "lack"
             raise ValueError(
                 f"{len(lacking)} of {len(self._ids)} scenes {about} some bands, e.g. "
-                f"{lacking[:3]}; a cube has the same of all its scenes. Name bands= that all of them have (an "
-                "asset, or the common name of a band), or leave those scenes out."
+                f"{lacking[:3]}; a cube has the same of all its scenes. Name bands= that all of "
+                "them have (an asset, or the common name of a band), or leave those scenes out."
             )
         return found
 
     def _known_footprints(self) -> list[BaseGeometry]:
         """Footprints of all scenes; the outline of their grid where none is drawn."""
-        index = footprint_index(self.catalog)
-        found = list(index.geometry)
+        found = list(footprint_index(self.catalog).geometry)
         lacking = [i for i, drawn in enumerate(found) if drawn is None or drawn.is_empty]
         grids = native_grids(self.catalog, lacking, self.bands, self.sign)
-        for i, geobox in zip(lacking, grids, strict=True):
-            own = pyproj.CRS.from_user_input(crs_of(geobox).to_wkt())
-            found[i] = reproject(Where(geobox.extent.geom, own), index.crs)
+        for i, drawn in zip(lacking, footprints_of(self.catalog, lacking, grids), strict=True):
+            found[i] = drawn
         return found
 
     def _serve(self) -> list[Served]:
@@ -236,7 +225,7 @@ class GridDomain:
         native = dict(zip(rows, grids, strict=True))
         for served in self._served:
             scenes = [(self._ids[i], native[i]) for i in served.rows]
-            require_native(served.tile.geobox, served.tile.name, scenes)
+            require_same_pixels(served.tile.geobox, f"tile {served.tile.name}", scenes)
 
     @property
     def crs(self) -> CRS:

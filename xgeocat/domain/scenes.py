@@ -8,12 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyproj
 import rasterio
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
+from xgeocat.catalog.aoi import Where, reproject
+from xgeocat.catalog.index import footprint_index
 from xgeocat.domain.bands import data_bands, find_bands, native_geobox
+from xgeocat.domain.geoslice import crs_of
 from xgeocat.domain.signing import unsigned
 
 READERS = 16
@@ -110,6 +115,47 @@ def native_grids(
             f"(ds.drop_sel(scene=[...])), or mend their files or proj:* fields:\n  {shown}"
         )
     return [geobox for geobox in grids if geobox is not None]
+
+
+def footprints_of(
+    catalog: xr.Dataset, rows: Sequence[int], grids: Sequence[GeoBox]
+) -> list[BaseGeometry]:
+    """Footprints of some scenes in the CRS of the catalog; outlines of grids where none is drawn.
+
+    Parameters
+    ----------
+    catalog : Dataset
+        The catalog.
+    rows : sequence of int
+        Which scenes.
+    grids : sequence of GeoBox
+        Their native grids.
+    """
+    index = footprint_index(catalog)
+    found = []
+    for i, geobox in zip(rows, grids, strict=True):
+        drawn = index.geometry[i]
+        if drawn is None or drawn.is_empty:
+            own = pyproj.CRS.from_user_input(crs_of(geobox).to_wkt())
+            drawn = reproject(Where(geobox.extent.geom, own), index.crs)
+        found.append(drawn)
+    return found
+
+
+def require_times(catalog: xr.Dataset) -> None:
+    """Refuse scenes without a time, which belong to no day.
+
+    Raises
+    ------
+    ValueError
+        Naming some of them.
+    """
+    without = catalog[schema.SCENE].values[np.isnat(footprint_index(catalog).start)].tolist()
+    if without:
+        raise ValueError(
+            f"{len(without)} scenes have no time, e.g. {without[:3]}, so they belong to no day or "
+            "step. Leave them out: ds.drop_sel(scene=[...])."
+        )
 
 
 def properties(catalog: xr.Dataset) -> list[dict[str, object]]:
