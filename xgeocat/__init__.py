@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from xgeocat.catalog.table import from_geodataframe as from_geodataframe
     from xgeocat.domain.catalog import CatalogDomain as CatalogDomain
     from xgeocat.domain.geoslice import GeoSlice as GeoSlice
+    from xgeocat.domain.grid import GridDomain as GridDomain
     from xgeocat.domain.protocol import Domain as Domain
     from xgeocat.domain.raster import RasterDomain as RasterDomain
+    from xgeocat.domain.tilegrid import MGRS as MGRS
     from xgeocat.patching import models as models
     from xgeocat.patching import samplers as samplers
     from xgeocat.patching.apply import map_patches as map_patches
@@ -50,7 +52,9 @@ _HOMES = {
     "CatalogDomain": "xgeocat.domain.catalog",
     "Domain": "xgeocat.domain.protocol",
     "GeoSlice": "xgeocat.domain.geoslice",
+    "GridDomain": "xgeocat.domain.grid",
     "GridSampler": "xgeocat.pipeline",
+    "MGRS": "xgeocat.domain.tilegrid",
     "PatchSampler": "xgeocat.pipeline",
     "RasterDomain": "xgeocat.domain.raster",
     "Reducer": "xgeocat.patching.pieces",

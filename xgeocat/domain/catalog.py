@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
-import rasterio
+import shapely
 import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, bbox_union
 from odc.geo.overlap import compute_output_geobox
+from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import Where, outline
 from xgeocat.catalog.index import footprint_index, loaded
-from xgeocat.domain.bands import data_bands, find_bands, native_geobox
-from xgeocat.domain.geoslice import GeoSlice, crs_of, grid_of
+from xgeocat.domain.align import union_grid
+from xgeocat.domain.bands import data_bands
+from xgeocat.domain.bins import SOLAR_DAY, running_longitudes, solar_days
+from xgeocat.domain.fuse import load_steps
+from xgeocat.domain.geoslice import GeoSlice, crs_code, crs_of, grid_of
 from xgeocat.domain.load import load_scene
-from xgeocat.domain.signing import unsigned
+from xgeocat.domain.scenes import (
+    Sign,
+    assets_digest,
+    footprints_of,
+    has_band,
+    in_common,
+    native_grids,
+    properties,
+    require_times,
+    row,
+    scene_ids,
+    signed,
+)
 
 NATIVE = "native"
-READERS = 16
 
 
 class CatalogDomain:
-    """A catalog as a domain: one slice per scene.
+    """A catalog as a domain: one slice per scene, or per solar day.
 
     Parameters
     ----------
@@ -43,6 +56,12 @@ class CatalogDomain:
         the scene's own north-west corner.
     crs : CRS or "native", optional
         One CRS for all slices, or each scene's own. Needed where scenes are in several.
+    groupby : "solar_day", optional
+        One slice for all scenes of one day of local mean solar time, on a grid that covers them
+        all: their own pixels, or, with `resolution`, those whose edges are multiples of it. Where
+        scenes overlap, the first valid pixel wins, in the order of the catalog. Days are those at
+        the middles of the footprints, counted on across the antimeridian. With ``crs="native"``
+        there is a slice for each day and CRS. For scenes that are far apart take a GridDomain.
     mask_and_scale : bool, default: False
         See :func:`xgeocat.domain.load.load_scene`, as for `resampling` and `chunks`.
     resampling : str, default: "nearest"
@@ -60,7 +79,8 @@ class CatalogDomain:
         When `catalog` is no catalog.
     ValueError
         For ids that repeat, a band that no scene has, scenes whose grid is not known, and scenes
-        in several CRSs without `crs`.
+        in several CRSs without `crs`. With `groupby` for scenes without a time or on pixels of
+        their own, and for a `crs` without `resolution`.
     """
 
     def __init__(
@@ -70,10 +90,11 @@ class CatalogDomain:
         bands: Sequence[str] | None = None,
         resolution: float | None = None,
         crs: object | None = None,
+        groupby: Literal["solar_day"] | None = None,
         mask_and_scale: bool = False,
         resampling: str = "nearest",
         chunks: int = 2048,
-        sign: Callable[[str], str] | None = None,
+        sign: Sign | None = None,
     ) -> None:
         self.catalog = loaded(schema.require_catalog(catalog, "CatalogDomain"))
         self.bands = None if bands is None else list(bands)
@@ -82,83 +103,23 @@ class CatalogDomain:
         self.resampling = resampling
         self.chunks = chunks
         self.sign = sign
-        self._ids = [str(name) for name in catalog[schema.SCENE].values]
-        self._require_unique_ids()
+        self._ids = scene_ids(self.catalog)
         self._require_known_bands()
-        self._native = self._native_grids()
+        self._native = native_grids(self.catalog, range(len(self._ids)), self.bands, sign)
         self._crs = self._target_crs(crs)
-
-    def _require_unique_ids(self) -> None:
-        names, counts = np.unique(self._ids, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(
-                f"{int((counts > 1).sum())} scene ids are repeated, e.g. "
-                f"{names[counts > 1][:3].tolist()}, and outputs are named by them. Keep one of "
-                f"each: ds.drop_duplicates('{schema.SCENE}')."
-            )
+        self.groupby = groupby
+        self._days = None if groupby is None else self._in_days(crs)
 
     def _require_known_bands(self) -> None:
         if self.bands is None or not self._ids:
             return
         missing = set(self.bands)
         for i in range(len(self._ids)):
-            missing -= {name for name in self.bands if self._has_band(i, name)}
+            missing -= {name for name in self.bands if has_band(row(self.catalog, i), name)}
             if not missing:
                 return
         has = sorted(str(name) for name in self.catalog[schema.ASSET].values)
         raise ValueError(f"No scene has a band {sorted(missing)}; the assets are {has}.")
-
-    def _has_band(self, i: int, name: str) -> bool:
-        try:
-            find_bands(self._row(i), [name])
-        except KeyError:
-            return False
-        return True
-
-    def _row(self, i: int) -> xr.Dataset:
-        return self.catalog.isel({schema.SCENE: i})
-
-    def _signed(self, scene: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-        """One row, with hrefs that may be read for some bands."""
-        if self.sign is None:
-            return scene
-        read = {key for _, key, _ in find_bands(scene, names)}
-        hrefs = [
-            self.sign(str(href)) if key in read else href
-            for key, href in zip(scene[schema.ASSET].values, scene[schema.HREF].values, strict=True)
-        ]
-        return scene.assign({schema.HREF: (schema.ASSET, np.array(hrefs, object))})
-
-    def _names(self, i: int) -> list[str]:
-        names = (
-            data_bands(self._row(i))
-            if self.bands is None
-            else [name for name in self.bands if self._has_band(i, name)]
-        )
-        if not names:
-            raise KeyError(f"it has no raster asset {'' if self.bands is None else self.bands}")
-        return names
-
-    def _native_grids(self) -> list[GeoBox]:
-        """Native grid of every scene; headers are read at once, for those that need it."""
-        wrong = []
-
-        def grid(i: int) -> GeoBox | None:
-            try:
-                return native_geobox(self._row(i), self._names(i), self.sign)
-            except (KeyError, ValueError, rasterio.errors.RasterioIOError) as error:
-                wrong.append(f"{self._ids[i]}: {unsigned(str(error))}")
-                return None
-
-        with ThreadPoolExecutor(READERS) as pool:
-            grids = list(pool.map(grid, range(len(self._ids))))
-        if wrong:
-            shown = "\n  ".join(sorted(wrong)[:20])
-            raise ValueError(
-                f"The grid of {len(wrong)} of {len(grids)} scenes is not known. Leave them out "
-                f"(ds.drop_sel(scene=[...])), or mend their files or proj:* fields:\n  {shown}"
-            )
-        return [geobox for geobox in grids if geobox is not None]
 
     def _target_crs(self, crs: object | None) -> CRS | None:
         found = list(dict.fromkeys(geobox.crs for geobox in self._native))
@@ -190,49 +151,99 @@ class CatalogDomain:
         return bbox_union(boxes) if boxes else None
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._ids if self._days is None else self._days)
 
     def __repr__(self) -> str:
-        return f"CatalogDomain({len(self)} scenes, crs={self.crs}, bands={self.bands})"
+        days = "" if self._days is None else f" in {len(self)} solar days"
+        return f"CatalogDomain({len(self._ids)} scenes{days}, crs={self.crs}, bands={self.bands})"
 
     def describe(self) -> Mapping[str, object]:
         """Describe, in JSON values, what `load` depends on beside the slices."""
-        rows = [
-            self.catalog[name].values.tolist()
-            for name in (schema.HREF, schema.NODATA, schema.SCALE, schema.OFFSET)
-        ]
         return {
             "bands": self.bands,
             "mask_and_scale": self.mask_and_scale,
             "resampling": self.resampling,
-            "assets": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        }
+            "assets": assets_digest(self.catalog),
+        } | ({} if self.groupby is None else {"groupby": self.groupby})
 
     def slices(self) -> Iterator[GeoSlice]:
-        """Yield one slice per scene, in the order of the catalog."""
+        """Yield one slice per scene, in the order of the catalog; or per solar day, in time.
+
+        That of a day is called by it, ``"2024-06-01"`` (``"2024-06-01_EPSG32610"`` where each scene
+        keeps its own CRS); its properties are those that all its scenes share, and their ids as
+        ``source:scenes``.
+        """
+        known = properties(self.catalog)
+        if self._days is not None:
+            yield from (self._day(label, *of_day, known) for label, of_day in self._days.items())
+            return
         index = footprint_index(self.catalog)
-        columns = {
-            str(name): var.values.tolist()
-            for name, var in self.catalog.data_vars.items()
-            if var.dims == (schema.SCENE,)
-            and name != schema.ITEM_JSON
-            and var.dtype.kind in "biufOU"
-        }
         for i, (name, native) in enumerate(zip(self._ids, self._native, strict=True)):
-            geobox = self._grid(native)
-            known = not np.isnat(index.start[i]) and not np.isnat(index.end[i])
             drawn = index.geometry[i]
             yield GeoSlice(
-                geobox=geobox,
-                interval=(index.start[i], index.end[i]) if known else None,
+                geobox=self._grid(native),
+                interval=self._interval([i]),
                 scenes=(name,),
                 footprint=None if drawn is None else partial(outline, Where(drawn, index.crs)),
-                properties={
-                    key: values[i]
-                    for key, values in columns.items()
-                    if isinstance(values[i], (bool, int, float, str)) and values[i] == values[i]
-                },
+                properties=known[i],
             )
+
+    def _day(
+        self, label: str, rows: list[int], geobox: GeoBox, known: Sequence[Mapping[str, object]]
+    ) -> GeoSlice:
+        ids = [self._ids[i] for i in rows]
+        return GeoSlice(
+            geobox=geobox,
+            interval=self._interval(rows),
+            scenes=ids,
+            footprint=partial(self._footprint, rows),
+            properties=in_common([known[i] for i in rows]) | {"source:scenes": ids},
+            label=label,
+        )
+
+    def _interval(self, rows: list[int]) -> tuple[np.datetime64, np.datetime64] | None:
+        index = footprint_index(self.catalog)
+        starts, ends = index.start[rows], index.end[rows]
+        known = not np.isnat(starts).any() and not np.isnat(ends).any()
+        return (starts.min(), ends.max()) if known else None
+
+    def _footprint(self, rows: list[int]) -> BaseGeometry:
+        """Where some scenes are, in WGS 84."""
+        index = footprint_index(self.catalog)
+        drawn = footprints_of(self.catalog, rows, [self._native[i] for i in rows])
+        return outline(Where(shapely.union_all(drawn), index.crs))
+
+    def _in_days(self, crs: object | None) -> dict[str, tuple[list[int], GeoBox]]:
+        """Scenes and grid of each solar day, by name."""
+        if self.groupby != SOLAR_DAY:
+            raise ValueError(f"groupby={self.groupby!r} must be {SOLAR_DAY!r} or None.")
+        if self._crs is not None and self.resolution is None:
+            raise ValueError(
+                f"groupby with crs={str(self._crs)!r} needs resolution= too, for all days to be on "
+                "the same pixels."
+            )
+        require_times(self.catalog)
+        index = footprint_index(self.catalog)
+        drawn = footprints_of(self.catalog, range(len(self._ids)), self._native)
+        longitudes = running_longitudes([outline(Where(shape, index.crs)) for shape in drawn])
+        found: dict[str, list[int]] = {}
+        for i, day in enumerate(solar_days(index.start, longitudes)):
+            own = f"_{crs_code(self._native[i]).replace(':', '')}" if crs == NATIVE else ""
+            found.setdefault(f"{day}{own}", []).append(i)
+        return {label: (found[label], self._union(found[label])) for label in sorted(found)}
+
+    def _union(self, rows: list[int]) -> GeoBox:
+        """A grid that covers some scenes."""
+        grids = [(self._ids[i], self._native[i]) for i in rows]
+        native = grids[0][1]
+        crs = self._crs or crs_of(native)
+        if crs == native.crs and self.resolution in (None, abs(native.resolution.x)):
+            return union_grid(grids)
+        boxes = [
+            compute_output_geobox(g, crs, resolution=self.resolution or "auto").boundingbox
+            for _, g in grids
+        ]
+        return GeoBox.from_bbox(bbox_union(boxes), crs, resolution=self.resolution, anchor="edge")
 
     def _grid(self, native: GeoBox) -> GeoBox:
         if self._crs is not None and self._crs != native.crs:
@@ -242,36 +253,51 @@ class CatalogDomain:
         return grid_of(native.boundingbox.bbox, self.resolution, native.crs)
 
     def load(self, request: GeoSlice, bands: Sequence[str] | None = None) -> xr.Dataset:
-        """Load exactly the scene that a slice names, lazily, on the slice's grid.
+        """Load exactly the scenes that a slice names, lazily, on the slice's grid.
 
         Parameters
         ----------
         request : GeoSlice
-            One of `slices`, or one with the same scene on another grid.
+            One of `slices`, or one with the same scenes on another grid.
         bands : sequence of str, optional
             Instead of the domain's own.
 
         Returns
         -------
         Dataset
-            See :func:`xgeocat.domain.load.load_scene`.
+            See :func:`xgeocat.domain.load.load_scene`; of a solar day
+            :func:`xgeocat.domain.fuse.load_steps`.
 
         Raises
         ------
         KeyError
             For a band or asset that the scene does not have.
         ValueError
-            For a slice that does not name exactly one scene of this catalog.
+            For a slice that does not name scenes of this catalog, or more than one without
+            `groupby`.
         """
-        if len(request.scenes) != 1 or request.scenes[0] not in self._ids:
+        at = [self._ids.index(name) for name in request.scenes if name in self._ids]
+        several = self.groupby is not None
+        if not at or len(at) < len(request.scenes) or (len(at) > 1 and not several):
             raise ValueError(
                 f"The slice names the scenes {request.scenes}; a CatalogDomain loads one scene of "
-                "its catalog at a time. Take slices from domain.slices()."
+                "its catalog at a time (with groupby= those of a day). Take slices from "
+                "domain.slices()."
             )
-        scene = self._row(self._ids.index(request.scenes[0]))
-        names = bands or self.bands or data_bands(scene)
+        scenes = [row(self.catalog, i) for i in sorted(at)]
+        names = bands or self.bands or data_bands(scenes[0])
+        readable = [signed(scene, names, self.sign) for scene in scenes]
+        if several:
+            return load_steps(
+                [readable],
+                request.geobox,
+                names,
+                mask_and_scale=self.mask_and_scale,
+                resampling=self.resampling,
+                chunks=self.chunks,
+            )
         return load_scene(
-            self._signed(scene, names),
+            readable[0],
             request.geobox,
             names,
             mask_and_scale=self.mask_and_scale,

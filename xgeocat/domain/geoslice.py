@@ -45,6 +45,8 @@ class GeoSlice:
         function is called when somebody asks.
     properties : mapping, optional
         What else is known of the piece, under STAC names.
+    label : str, optional
+        Its name, where scenes, time or place would not make a good one.
 
     Raises
     ------
@@ -57,6 +59,7 @@ class GeoSlice:
     crs: CRS | None
     grid: GeoBox | None
     scenes: tuple[str, ...]
+    label: str | None
     drawn: Footprint = field(compare=False, repr=False)
     properties: Mapping[str, object] = field(compare=False, repr=False)
 
@@ -71,6 +74,7 @@ class GeoSlice:
         scenes: Sequence[str] = (),
         footprint: Footprint = None,
         properties: Mapping[str, object] | None = None,
+        label: str | None = None,
     ) -> None:
         if (geobox is None) == (bounds is None):
             raise ValueError("A GeoSlice needs bounds (with resolution and crs) or a geobox: one.")
@@ -90,6 +94,7 @@ class GeoSlice:
         set_field(self, "crs", crs)
         set_field(self, "grid", geobox)
         set_field(self, "scenes", tuple(scenes))
+        set_field(self, "label", label)
         set_field(self, "drawn", footprint)
         set_field(self, "properties", dict(properties or {}))
 
@@ -121,7 +126,9 @@ class GeoSlice:
 
     @property
     def name(self) -> str:
-        """Name of the piece: its scenes, else its time, else its place."""
+        """Name of the piece: its label, else its scenes, else its time, else its place."""
+        if self.label is not None:
+            return self.label
         if self.scenes:
             return "+".join(self.scenes)
         if self.interval is not None:
@@ -139,6 +146,7 @@ class GeoSlice:
             scenes=self.scenes,
             footprint=self.drawn,
             properties=self.properties,
+            label=self.label,
         )
 
 

@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from xgeocat.catalog import schema
 from xgeocat.catalog.fields import open_field
 from xgeocat.catalog.remote import reading
+from xgeocat.domain.across import is_cut, load_across
 from xgeocat.domain.bands import Band, describe_bands
 from xgeocat.domain.geoslice import crs_code, crs_of
 from xgeocat.patching import writing
@@ -66,9 +67,30 @@ def load_scene(
         dask-backed. Without `mask_and_scale` the stored dtype, with ``nodata``, ``scale`` and
         ``offset`` in the attrs.
     """
-    found = describe_bands(scene, bands)
+    return load_bands(
+        scene,
+        describe_bands(scene, bands),
+        geobox,
+        mask_and_scale=mask_and_scale,
+        resampling=resampling,
+        chunks=chunks,
+    )
+
+
+def load_bands(
+    scene: xr.Dataset,
+    found: Sequence[Band],
+    geobox: GeoBox,
+    *,
+    mask_and_scale: bool = False,
+    resampling: str = "nearest",
+    chunks: int = 2048,
+) -> xr.Dataset:
+    """Load bands of one scene that are described already; see :func:`load_scene`."""
     time = scene[schema.START].values.astype("datetime64[us]")
     rasters = [band for band in found if not (band.is_zarr or band.variable)]
+    turned = {band.name for band in rasters if is_cut(band.geobox, geobox)}
+    rasters = [band for band in rasters if band.name not in turned]
     loaded: dict[str, xr.DataArray] = {}
     if rasters:
         item = _item(scene, rasters, time)
@@ -95,6 +117,8 @@ def load_scene(
             loaded[band.name] = _load_stack(band, geobox, resampling, chunks)
         elif band.is_zarr:
             loaded[band.name] = _load_zarr(band, geobox, resampling, chunks)
+        elif band.name in turned:
+            loaded[band.name] = load_across(band, geobox, resampling, chunks)
     variables = {
         band.name: _finished(loaded[band.name], band, time, mask_and_scale) for band in found
     }
@@ -146,6 +170,8 @@ def _load_zarr(band: Band, geobox: GeoBox, resampling: str, chunks: int) -> xr.D
     fill = stored.attrs.pop("_FillValue", None)
     if fill is not None:
         stored.attrs.setdefault("nodata", fill)
+    if band.nodata is not None:
+        stored.attrs.setdefault("nodata", band.nodata)
     stored.attrs.pop("_CRS", None)
     if stored.odc.geobox != geobox:
         stored = stored.odc.reproject(geobox, resampling=resampling, chunks=(chunks, chunks))

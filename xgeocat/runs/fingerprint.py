@@ -30,11 +30,13 @@ def fingerprint(
 
 def request_of(piece: GeoSlice) -> list[object]:
     """What a slice asks for, in JSON values."""
-    return [
+    about: list[object] = [
         piece.name,
         repr(piece.grid and (piece.grid.shape, tuple(piece.grid.transform), str(piece.grid.crs))),
         None if piece.interval is None else [str(t) for t in piece.interval],
     ]
+    # Names of others say which scenes they are made of.
+    return about if piece.label is None else [*about, list(piece.scenes)]
 
 
 def digest(value: object) -> str:
