@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
-from xgeocat.catalog.aoi import WGS84, Where, outline, reproject, same_crs
+from xgeocat.catalog.aoi import CENTIMETRE, WGS84, Where, outline, reproject, same_crs
 from xgeocat.catalog.index import FootprintIndex, Geometries, Times, footprint_index
 from xgeocat.catalog.overlap import Positions, clean
 from xgeocat.catalog.radiometry import ITEM_SAYS
@@ -40,14 +40,19 @@ DRAWN = ("proj:geometry", "proj:bbox", "proj:centroid")
 
 
 def footprints_in(ds: xr.Dataset, index: FootprintIndex) -> Geometries:
-    """Clean footprints of a catalog in the CRS of another one, near the footprints of that one."""
+    """Clean footprints of a catalog in the CRS of another one, near the footprints of that one.
+
+    Those that are reprojected are so to the centimetre.
+    """
     own = footprint_index(ds)
     geometry = clean(own.geometry)
     if same_crs(own.crs, index.crs):
         return geometry
     within = index.bounds
     for i in np.flatnonzero(shapely.is_geometry(geometry) & ~shapely.is_empty(geometry)):
-        geometry[i] = reproject(Where(geometry[i], own.crs), index.crs, within)
+        moved = reproject(Where(geometry[i], own.crs), index.crs, within)
+        # Edges were cut up to be bent, and a thousand vertices make every clip slow.
+        geometry[i] = shapely.simplify(moved, CENTIMETRE if index.crs.is_geographic else 0.01)
     return clean(geometry)
 
 
