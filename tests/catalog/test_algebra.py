@@ -305,6 +305,8 @@ def test_another_crs_is_reprojected(catalog):
     utm = catalog(("a", here, MOMENT), crs=32632)
     assert utm.geocat.intersect(far).sizes["scene"] == 0
     assert utm.geocat.intersect(catalog(("b", there, MOMENT))).sizes["scene"] == 1
+    assert utm.isel(scene=[]).geocat.intersect(far).sizes["scene"] == 0
+    assert utm.isel(scene=[]).geocat.difference(far).sizes["scene"] == 0
     joined = a.geocat.union(catalog(("b", there, MOMENT), crs=32632))
     item = joined.geocat.to_items()[1].to_dict()
     assert shapely.geometry.shape(item["geometry"]).equals_exact(there, 1e-6)

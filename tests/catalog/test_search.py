@@ -451,3 +451,14 @@ def test_the_catalog_of_a_search_can_be_saved(make_api, pages, tmp_path):
     ds = search(url)
     back = xgc.open_catalog(ds.geocat.to_geoparquet(tmp_path / "c.parquet"))
     xr.testing.assert_identical(back, ds)
+
+
+def test_the_catalog_says_what_was_searched_but_no_secret(make_api, pages):
+    url, _ = make_api(pages)
+    asked = {"collections": ["made"], "query": {"eo:cloud_cover": {"lt": 15}}, "max_items": 7}
+    corner = {"type": "Point", "coordinates": [1.5, 2.5]}
+    open_door = url.replace("://", "://user:word@") + "?token=secret"
+    (step,) = search(open_door, **asked, intersects=corner).attrs["geocat:provenance"]
+    assert step.pop("when").endswith("Z")
+    where = {"kind": "Point", "bounds": [1.5, 2.5, 1.5, 2.5], "crs": "EPSG:4326"}
+    assert step == {"action": "search", "url": url, "intersects": where, **asked}

@@ -12,16 +12,9 @@ from shapely.geometry.base import BaseGeometry
 from xgeocat.catalog import schema
 from xgeocat.catalog.index import FootprintIndex, Geometries, Times, footprint_index
 from xgeocat.catalog.overlap import SLIVER, Positions, clean, meeting, shared, size
+from xgeocat.catalog.pairs import absent, pair_ids, paired, require_suffix
 from xgeocat.catalog.provenance import recorded
-from xgeocat.catalog.rows import (
-    absent,
-    footprints_in,
-    in_crs,
-    pair_ids,
-    paired,
-    redrawn,
-    require_suffix,
-)
+from xgeocat.catalog.rows import footprints_in, in_crs, redrawn
 
 
 def union(ds: xr.Dataset, *others: xr.Dataset) -> xr.Dataset:

@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 from xgeocat.catalog import schema
 from xgeocat.catalog.index import FootprintIndex, footprint_index
 from xgeocat.catalog.overlap import SLIVER, Numbers, Positions, clean, fraction, meeting, shared
+from xgeocat.catalog.pairs import MATCH, free_name, pair_ids, paired, require_suffix, taken_names
 from xgeocat.catalog.provenance import recorded
-from xgeocat.catalog.rows import (
-    MATCH,
-    footprints_in,
-    free_name,
-    pair_ids,
-    paired,
-    require_suffix,
-    taken_names,
-)
+from xgeocat.catalog.rows import footprints_in
 
 #: How long between two scenes: what pandas reads as a time delta.
 Gap: TypeAlias = str | dt.timedelta | np.timedelta64 | pd.Timedelta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
@@ -112,17 +113,28 @@ def search(
             "Check the address, or try again later."
         ) from error
     catalog = from_items(list(found.values())[:max_items])
+    asked = {
+        "collections": collections,
+        "bbox": bbox,
+        "datetime": datetime,
+        "query": query,
+        "max_items": max_items,
+    }
     return recorded(
-        catalog,
-        "search",
-        url=_public(url),
-        collections=None if collections is None else list(collections),
-        bbox=None if bbox is None else [float(v) for v in bbox],
-        intersects=None if intersects is None else place(dict(intersects), WGS84),
-        datetime=datetime,
-        query=None if query is None else dict(query),
-        max_items=max_items,
+        catalog, "search", url=_public(url), intersects=_outline(intersects), **_as_json(asked)
     )
+
+
+def _as_json(asked: Json) -> Json:
+    """Copy what was asked, as it went over the wire."""
+    copied: Json = json.loads(json.dumps(asked, default=str))
+    return copied
+
+
+def _outline(intersects: object) -> object:
+    """Say in short where was searched, in whichever form the client takes it."""
+    geometry = getattr(intersects, "__geo_interface__", intersects)
+    return place(geometry, WGS84) if isinstance(geometry, Mapping) else geometry
 
 
 def _public(url: str) -> str:
