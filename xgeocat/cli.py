@@ -9,7 +9,6 @@ from pathlib import Path
 
 import xgeocat
 from xgeocat.catalog.schema import END, START
-from xgeocat.demo import demo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    # Late: the other commands need nothing that makes or draws pixels.
+    from xgeocat.demo import demo
+
     demo(options.out)
 
 
