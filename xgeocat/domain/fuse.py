@@ -11,8 +11,9 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog import schema
+from xgeocat.domain.across import is_cut
 from xgeocat.domain.bands import Band, describe_bands
-from xgeocat.domain.load import TIME, load_bands
+from xgeocat.domain.load import TIME, load_alike, load_bands
 from xgeocat.patching.tiling import Array
 
 RADIOMETRY = (schema.NODATA, schema.SCALE, schema.OFFSET)
@@ -55,27 +56,55 @@ def load_steps(
         For integers without nodata, of which none says where a scene ends; and without
         `mask_and_scale` for scenes that differ in dtype, nodata, scale or offset.
     """
-    cubes: list[list[xr.Dataset]] = []
-    for step in steps:
-        cubes.append([])
-        for scene in step:
-            found = describe_bands(scene, bands)
+    described = [[describe_bands(scene, bands) for scene in step] for step in steps]
+    for step, founds in zip(steps, described, strict=True):
+        for scene, found in zip(step, founds, strict=True):
             _require_nodata(scene, found)
-            cubes[-1].append(
-                load_bands(
-                    scene,
-                    found,
-                    geobox,
-                    mask_and_scale=mask_and_scale,
-                    resampling=resampling,
-                    chunks=chunks,
-                )
-            )
+    ids = [str(scene[schema.SCENE].item()) for step in steps for scene in step]
+    flat = [found for founds in described for found in founds]
+    if _are_alike(flat, geobox):
+        numbers = [number for number, step in enumerate(steps) for _ in step]
+        scenes = [scene for step in steps for scene in step]
+        made = load_alike(
+            scenes,
+            numbers,
+            flat,
+            geobox,
+            mask_and_scale=mask_and_scale,
+            resampling=resampling,
+            chunks=chunks,
+        )
+        return made.assign_attrs({"scenes": ids})
+    load = partial(
+        load_bands,
+        geobox=geobox,
+        mask_and_scale=mask_and_scale,
+        resampling=resampling,
+        chunks=chunks,
+    )
+    cubes = [
+        [load(scene, found) for scene, found in zip(step, founds, strict=True)]
+        for step, founds in zip(steps, described, strict=True)
+    ]
     _require_same_numbers([cube for step in cubes for cube in step], bands)
     fused = [_fused(step, bands) for step in cubes]
     made = fused[0] if len(fused) == 1 else xr.concat(fused, TIME, join="exact")
-    ids = [str(scene[schema.SCENE].item()) for step in steps for scene in step]
     return made.assign_attrs({"scenes": ids})
+
+
+def _are_alike(scenes: Sequence[Sequence[Band]], geobox: GeoBox) -> bool:
+    """Tell whether bands of all scenes are rasters of one kind, none in pieces on the grid."""
+
+    def kind(band: Band) -> tuple[object, ...]:
+        known = (band.nodata, band.scale, band.offset)
+        return (band.index, band.count, band.dtype, *("NaN" if v != v else v for v in known))
+
+    first = [kind(band) for band in scenes[0]]
+    return all(
+        [kind(band) for band in scene] == first
+        and not any(b.is_zarr or b.variable or is_cut(b.geobox, geobox) for b in scene)
+        for scene in scenes
+    )
 
 
 def first_valid(*layers: Array, nodata: float | None) -> Array:

@@ -93,25 +93,10 @@ def load_bands(
     rasters = [band for band in rasters if band.name not in turned]
     loaded: dict[str, xr.DataArray] = {}
     if rasters:
-        item = _item(scene, rasters, time)
-        keys = [
-            f"b{i}.{band.index}" if band.count > 1 else f"b{i}" for i, band in enumerate(rasters)
-        ]
-        # odc-stac takes the options that hold now along into the tasks that read.
-        with reading():
-            cube = odc.stac.load(
-                [item],
-                bands=keys,
-                geobox=geobox,
-                chunks={"y": chunks, "x": chunks},
-                groupby="id",
-                resampling=resampling,
-                # One scene: nothing under its pixels would have to be looked at first.
-                fuse_func="numpy.copyto",
-                fail_on_error=True,
-            )
-        cube = cube.map(lambda var: var.copy(data=writing.with_own_roots(var.data)))
-        loaded = {band.name: cube[key] for key, band in zip(keys, rasters, strict=True)}
+        # One scene: nothing under its pixels would have to be looked at first.
+        loaded = _read(
+            [_item(scene, rasters, time)], [0], rasters, geobox, resampling, chunks, "numpy.copyto"
+        )
     for band in found:
         if band.variable:
             loaded[band.name] = _load_stack(band, geobox, resampling, chunks)
@@ -120,9 +105,83 @@ def load_bands(
         elif band.name in turned:
             loaded[band.name] = load_across(band, geobox, resampling, chunks)
     variables = {
-        band.name: _finished(loaded[band.name], band, time, mask_and_scale) for band in found
+        band.name: _finished(loaded[band.name], band, [time], mask_and_scale) for band in found
     }
     return xr.Dataset(variables, attrs={"scene": str(scene[schema.SCENE].item())})
+
+
+def load_alike(
+    scenes: Sequence[xr.Dataset],
+    steps: Sequence[int],
+    bands: Sequence[Sequence[Band]],
+    geobox: GeoBox,
+    *,
+    mask_and_scale: bool = False,
+    resampling: str = "nearest",
+    chunks: int = 2048,
+) -> xr.Dataset:
+    """Load scenes whose stored numbers mean the same, all at once.
+
+    Parameters
+    ----------
+    scenes : sequence of Dataset
+        Rows of a catalog.
+    steps : sequence of int
+        For each the time step that it belongs to, from 0. Where scenes of one step overlap, the
+        first valid pixel wins.
+    bands : sequence of sequences of Band
+        For each its bands, all of them of raster files, and alike in all scenes.
+    geobox : GeoBox
+        The grid.
+    mask_and_scale, resampling, chunks
+        See :func:`load_scene`.
+
+    Returns
+    -------
+    Dataset
+        As of :func:`load_scene`, with the steps in their order; the time of each is that of its
+        earliest scene.
+    """
+    moments = [scene[schema.START].values.astype("datetime64[us]") for scene in scenes]
+    times = [
+        min(moment for moment, of in zip(moments, steps, strict=True) if of == step)
+        for step in sorted(set(steps))
+    ]
+    items = [
+        _item(scene, own, moment) for scene, own, moment in zip(scenes, bands, moments, strict=True)
+    ]
+    loaded = _read(items, steps, bands[0], geobox, resampling, chunks, None)
+    return xr.Dataset(
+        {band.name: _finished(loaded[band.name], band, times, mask_and_scale) for band in bands[0]}
+    )
+
+
+def _read(
+    items: Sequence[pystac.Item],
+    steps: Sequence[int],
+    bands: Sequence[Band],
+    geobox: GeoBox,
+    resampling: str,
+    chunks: int,
+    fuse: str | None,
+) -> dict[str, xr.DataArray]:
+    """Rasters of some items, lazily, by band."""
+    keys = [f"b{i}.{band.index}" if band.count > 1 else f"b{i}" for i, band in enumerate(bands)]
+    # odc-stac takes the options that hold now along into the tasks that read.
+    with reading():
+        cube = odc.stac.load(
+            items,
+            bands=keys,
+            geobox=geobox,
+            chunks={"y": chunks, "x": chunks},
+            groupby=lambda item, parsed, number: steps[number],
+            preserve_original_order=True,
+            resampling=resampling,
+            fuse_func=fuse,
+            fail_on_error=True,
+        )
+    cube = cube.map(lambda var: var.copy(data=writing.with_own_roots(var.data)))
+    return {band.name: cube[key] for key, band in zip(keys, bands, strict=True)}
 
 
 def _item(scene: xr.Dataset, bands: Sequence[Band], time: Time) -> pystac.Item:
@@ -226,12 +285,14 @@ def _round_the_globe(stored: xr.DataArray, band: Band) -> xr.DataArray:
     return wider.drop_vars(x).assign_coords(odc.geo.xr.xr_coords(grid))
 
 
-def _finished(loaded: xr.DataArray, band: Band, time: Time, mask_and_scale: bool) -> xr.DataArray:
+def _finished(
+    loaded: xr.DataArray, band: Band, times: Sequence[Time], mask_and_scale: bool
+) -> xr.DataArray:
     attrs: dict[Hashable, object] = {}
     nodata = loaded.attrs.get("nodata", band.nodata)
     data = loaded if TIME in loaded.dims else loaded.expand_dims({TIME: 1})
-    if data.sizes[TIME] == 1:
-        data = data.assign_coords({TIME: (TIME, [time])})
+    if data.sizes[TIME] == len(times):
+        data = data.assign_coords({TIME: (TIME, np.array(times))})
     if mask_and_scale:
         physical = data.astype(np.float32)
         if nodata is not None and not np.isnan(nodata):
