@@ -58,10 +58,10 @@ def places() -> list[tuple[float, float, float, float]]:
 # --- warm -----------------------------------------------------------------------------------------
 
 
-def xgeocat(folder: str, file: str) -> measure.Job:
+def xgeocat(folder: str, source: str) -> measure.Job:
     import xgeocat as xgc
 
-    ds = xgc.open_catalog(Path(folder) / file)
+    ds = xgc.open_catalog(Path(folder) / source)
 
     def job(out: Path) -> dict[str, int]:
         return {"scenes": sum(ds.geocat.query(p, TIME).sizes["scene"] for p in places())}
@@ -79,11 +79,13 @@ def sql(file: str, place: tuple[float, float, float, float], columns: str) -> st
     return SQL.format(columns=columns, file=file, w=west, s=south, e=east, n=north)
 
 
-def duckdb(folder: str, file: str) -> measure.Job:
+def duckdb(folder: str, source: str) -> measure.Job:
     import duckdb as db
 
-    con = db.connect(config={"threads": measure.THREADS, "parquet_metadata_cache": True})
-    path = str(Path(folder) / file)
+    con = db.connect(config={"threads": measure.THREADS})
+    path = str(Path(folder) / source)
+    con.sql(f"select count(*) from read_parquet('{path}')").fetchall()
+    con.sql("set parquet_metadata_cache = true")
 
     def job(out: Path) -> dict[str, int]:
         found = (con.sql(sql(path, p, "id, bbox, geometry")).fetchall() for p in places())
@@ -92,12 +94,12 @@ def duckdb(folder: str, file: str) -> measure.Job:
     return job
 
 
-def geopandas(folder: str, file: str) -> measure.Job:
+def geopandas(folder: str, source: str) -> measure.Job:
     import geopandas as gpd
     import pandas as pd
     import shapely
 
-    frame = gpd.read_parquet(Path(folder) / file, columns=["id", "datetime", "geometry"])
+    frame = gpd.read_parquet(Path(folder) / source, columns=["id", "datetime", "geometry"])
     tree = frame.sindex
     first, last = (pd.Timestamp(t, tz="UTC") for t in (TIME[0], f"{TIME[1]}T23:59:59.999999"))
 
@@ -114,24 +116,24 @@ def geopandas(folder: str, file: str) -> measure.Job:
 # --- cold -----------------------------------------------------------------------------------------
 
 
-def cold_xgeocat(folder: str, file: str, place: int) -> measure.Job:
+def cold_xgeocat(folder: str, source: str, place: int) -> measure.Job:
     import xgeocat as xgc
 
     def job(out: Path) -> dict[str, int]:
-        hits = xgc.open_catalog(Path(folder) / file).geocat.query(places()[place], TIME).load()
+        hits = xgc.open_catalog(Path(folder) / source).geocat.query(places()[place], TIME).load()
         return {"scenes": hits.sizes["scene"]}
 
     return job
 
 
-def cold_duckdb(folder: str, file: str, place: int) -> measure.Job:
+def cold_duckdb(folder: str, source: str, place: int) -> measure.Job:
     """What a user would do to have the scenes in xarray."""
     import duckdb as db
     import xarray as xr
 
     def job(out: Path) -> dict[str, int]:
         con = db.connect(config={"threads": measure.THREADS})
-        table = con.sql(sql(str(Path(folder) / file), places()[place], "*")).arrow()
+        table = con.sql(sql(str(Path(folder) / source), places()[place], "*")).arrow()
         rows = table.read_all() if hasattr(table, "read_all") else table
         return {"scenes": xr.Dataset.from_dataframe(rows.to_pandas()).sizes["index"]}
 
@@ -157,7 +159,7 @@ def main() -> None:
         peers = ["duckdb"] if measure.installed("duckdb") else []
         print(f"\nwarm, {given.rows:,} rows, {PLACES} places")
         found = measure.race(
-            __file__, ["xgeocat", *peers], given.repeats, folder, file="archive.parquet"
+            __file__, ["xgeocat", *peers], given.repeats, folder, source="archive.parquet"
         )
         measure.table(found, "xgeocat", 0)
         each = found["xgeocat"].median / PLACES * 1e3
@@ -168,7 +170,7 @@ def main() -> None:
 
         print("\nwarm, a million rows")
         found = measure.race(
-            __file__, ["xgeocat", "geopandas"], given.repeats, folder, file="parts/part-0.parquet"
+            __file__, ["xgeocat", "geopandas"], given.repeats, folder, source="parts/part-0.parquet"
         )
         measure.table(found, "xgeocat", 0)
         same = {this.facts["scenes"] for this in found.values()}
@@ -182,7 +184,7 @@ def main() -> None:
         for place in range(given.repeats):
             for name in ("cold_xgeocat", *(f"cold_{peer}" for peer in peers)):
                 this = measure.once(
-                    __file__, name, folder, file="archive.parquet", place=place
+                    __file__, name, folder, source="archive.parquet", place=place
                 )
                 known = cold.setdefault(name, measure.Found())
                 known.seconds += this.seconds

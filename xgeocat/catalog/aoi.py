@@ -282,7 +282,7 @@ def outline(where: Where) -> BaseGeometry:
 
 def same_crs(one: pyproj.CRS, other: pyproj.CRS) -> bool:
     """Tell whether two CRS are the same in x, y order (EPSG:4326 and OGC:CRS84 are)."""
-    return one == other or one.equals(other, ignore_axis_order=True)
+    return one is other or one == other or one.equals(other, ignore_axis_order=True)
 
 
 def _neighbourhood(

@@ -132,8 +132,14 @@ def moments(interval: Interval | None) -> list[str] | None:
     return None if interval is None else [f"{np.datetime_as_string(t)}Z" for t in interval]
 
 
-@lru_cache(64)
 def short_crs(crs: pyproj.CRS) -> str:
     """Name a CRS in a line: by its authority if it has one."""
+    # By its own text, which is at hand; to hash or compare a CRS writes it out anew.
+    return _short(crs.srs)
+
+
+@lru_cache(64)
+def _short(text: str) -> str:
+    crs = pyproj.CRS.from_user_input(text)
     authority = crs.to_authority()
     return ":".join(authority) if authority else str(crs.name)
