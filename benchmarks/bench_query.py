@@ -151,7 +151,9 @@ def main() -> None:
                 rows = min(PART, given.rows - number * PART)
                 measure.once(__file__, "make_part", folder, number=number, rows=rows)
         if not (folder / "archive.parquet").exists():
-            made = measure.once(__file__, "make_file", folder, name="archive.parquet", parts="parts")
+            made = measure.once(
+                __file__, "make_file", folder, name="archive.parquet", parts="parts"
+            )
             print(
                 f"{made.facts['rows']:,} rows sorted into {made.facts['bytes'] / 2**20:,.0f} MiB in "
                 f"{made.median:.0f} s, {made.peak:.0f} MiB"
@@ -183,9 +185,7 @@ def main() -> None:
         cold: dict[str, measure.Found] = {}
         for place in range(given.repeats):
             for name in ("cold_xgeocat", *(f"cold_{peer}" for peer in peers)):
-                this = measure.once(
-                    __file__, name, folder, source="archive.parquet", place=place
-                )
+                this = measure.once(__file__, name, folder, source="archive.parquet", place=place)
                 known = cold.setdefault(name, measure.Found())
                 known.seconds += this.seconds
                 known.peak = max(known.peak, this.peak)

@@ -18,13 +18,16 @@ from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, outline, repr
 from xgeocat.catalog.build import Scene, catalog_dataset
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import Interval, to_utc
-from xgeocat.catalog.radiometry import asset_radiometry
+from xgeocat.catalog.radiometry import ITEM_SAYS, asset_radiometry
 from xgeocat.catalog.sources import Json, Source, read_items
 
 GRID_KEYS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
 TIME_KEYS = ("datetime", "start_datetime", "end_datetime")
 #: Properties that are read into other columns, or whose names a catalog uses itself.
 NOT_COLUMNS = {*TIME_KEYS, *GRID_KEYS, *schema.RESERVED}
+
+#: JSON as a catalog keeps it; one encoder, for there are tens of assets to a scene.
+encoded = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
@@ -53,9 +56,10 @@ def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
     """
     target = pyproj.CRS.from_user_input(crs)
     scenes, wrong = [], []
+    known: dict[tuple[str, str, str], Json] = {}
     for item in read_items(source):
         try:
-            scenes.append(_scene(item, target))
+            scenes.append(_scene(item, target, known))
         except (
             AttributeError,
             KeyError,
@@ -73,7 +77,7 @@ def from_items(source: Source, *, crs: object = WGS84) -> xr.Dataset:
     return catalog_dataset(scenes, target)
 
 
-def _scene(item: Json, crs: pyproj.CRS) -> Scene:
+def _scene(item: Json, crs: pyproj.CRS, known: dict[tuple[str, str, str], Json]) -> Scene:
     properties = item["properties"]
     rest = {
         k: v
@@ -90,8 +94,9 @@ def _scene(item: Json, crs: pyproj.CRS) -> Scene:
     if raw is not None:
         rest["geometry"] = raw
     start, end = _times(properties)
-    grid = _grid_of(properties)
-    assets = {key: _asset(key, asset, properties, grid) for key, asset in item["assets"].items()}
+    said = {k: v for k, v in properties.items() if k in ITEM_SAYS or k.startswith("proj:")}
+    words = encoded(said)
+    assets = {key: _asset(key, asset, said, words, known) for key, asset in item["assets"].items()}
     return Scene(
         id=item["id"],
         collection=item.get("collection"),
@@ -100,7 +105,7 @@ def _scene(item: Json, crs: pyproj.CRS) -> Scene:
         end=end,
         properties=scalars,
         assets=assets,
-        rest=json.dumps(rest, separators=(",", ":")),
+        rest=encoded(rest),
     )
 
 
@@ -150,20 +155,31 @@ def crs_code(fields: Mapping[str, object]) -> str | None:
     return None if projjson is None else json.dumps(projjson)
 
 
-def _asset(key: str, asset: Json, properties: Json, grid: Json) -> dict[str, object]:
-    """Read an asset of an item that says `grid` of all its assets."""
+def _asset(
+    key: str, asset: Json, said: Json, words: str, known: dict[tuple[str, str, str], Json]
+) -> Json:
+    """Read an asset of an item, of which `words` are all that it says of its assets.
+
+    Most assets of a collection say the same beyond their href, and are read once.
+    """
+    rest = intern(encoded({k: v for k, v in asset.items() if k != "href"}))
+    found = known.get((key, rest, words))
+    if found is None:
+        found = known[key, rest, words] = _read_asset(key, asset, said, rest)
+    return {schema.HREF: asset.get("href"), **found}
+
+
+def _read_asset(key: str, asset: Json, said: Json, rest: str) -> Json:
     if schema.OWN_ITEM in asset:
-        properties = asset[schema.OWN_ITEM]
-        grid = _grid_of(properties)
+        said = asset[schema.OWN_ITEM]
         key = own_key(key, asset)
-    radiometry = asset_radiometry(key, asset, properties)
+    grid = {name: value for name, value in said.items() if name.startswith("proj:")}
+    radiometry = asset_radiometry(key, asset, said)
     shape = asset.get("proj:shape", grid.get("proj:shape"))
     transform = asset.get("proj:transform", grid.get("proj:transform"))
-    rest = json.dumps({k: v for k, v in asset.items() if k != "href"}, separators=(",", ":"))
     # Its own, in whatever spelling, before the item's in any other.
     has_crs = any(asset.get(name) is not None for name in GRID_KEYS)
     return {
-        schema.HREF: asset.get("href"),
         schema.CRS: crs_code(asset if has_crs else {**grid, **asset}),
         schema.SHAPE: list(map(float, shape)) if shape and len(shape) == 2 else None,
         schema.TRANSFORM: list(map(float, transform[:6]))
@@ -173,18 +189,13 @@ def _asset(key: str, asset: Json, properties: Json, grid: Json) -> dict[str, obj
         schema.SCALE: radiometry.scale,
         schema.OFFSET: radiometry.offset,
         schema.DTYPE: radiometry.dtype,
-        # Interned: most assets of a collection say the same beyond their href.
-        schema.ASSET_JSON: intern(rest),
+        schema.ASSET_JSON: rest,
     }
 
 
 def own_key(key: str, asset: Json) -> str:
     """Key of an asset in its own item: another one if it was put beside those of another item."""
     return str(asset.get(schema.OWN_ITEM, {}).get("key", key))
-
-
-def _grid_of(properties: Json) -> Json:
-    return {name: value for name, value in properties.items() if name.startswith("proj:")}
 
 
 # --- the way back ---------------------------------------------------------------------------------
