@@ -2,10 +2,10 @@
 
     python benchmarks/bench_catalog.py [--rows 1000000] [--items 2000] [--repeats 5]
 
-*items*: Sentinel-2 items as dicts, to a catalog; stac-geoparquet and geopandas make a GeoDataFrame of
-them. *write*: scenes in memory to GeoParquet, sorted and streamed; geopandas writes the same columns
-as they stand. *cube*: 1000 scenes of one tile to a lazy cube, from a catalog; `odc.stac.load` from the
-same items as pystac has them.
+*items*: Sentinel-2 items as dicts, to a catalog; stac-geoparquet and geopandas make a GeoDataFrame
+of them. *write*: scenes in memory to GeoParquet, sorted and streamed; geopandas writes the same
+columns as they stand. *cube*: 1000 scenes of one tile to a lazy cube, from a catalog;
+`odc.stac.load` from the same items as pystac has them.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
     python benchmarks/bench_query.py [--rows 10000000] [--repeats 5] [--archive FOLDER]
 
 A catalog like that of the whole Sentinel-2 archive in one GeoParquet file. A query is of one degree
-by 30 days, at places all over the globe. *warm*: places that were asked for before, in a process that
-has the file open; DuckDB has the file's metadata cached, and the bounding boxes as a predicate, as
-its users write it. *cold*: a new process opens the file, answers one query, and has the matching
-scenes in memory with all their columns. geopandas has a million rows in memory, with its own tree.
+by 30 days, at places all over the globe. *warm*: places that were asked for before, in a process
+that has the file open; DuckDB has the file's metadata cached, and the bounding boxes as a
+predicate, as its users write it. *cold*: a new process opens the file, answers one query, and has
+the matching scenes in memory with all their columns. geopandas has a million rows in memory, with
+its own tree.
 
 Making ten million rows takes a quarter of an hour: with `--archive` they are kept, and used again.
 """
@@ -155,8 +156,8 @@ def main() -> None:
                 __file__, "make_file", folder, name="archive.parquet", parts="parts"
             )
             print(
-                f"{made.facts['rows']:,} rows sorted into {made.facts['bytes'] / 2**20:,.0f} MiB in "
-                f"{made.median:.0f} s, {made.peak:.0f} MiB"
+                f"{made.facts['rows']:,} rows sorted into {made.facts['bytes'] / 2**20:,.0f} MiB "
+                f"in {made.median:.0f} s, {made.peak:.0f} MiB"
             )
         peers = ["duckdb"] if measure.installed("duckdb") else []
         print(f"\nwarm, {given.rows:,} rows, {PLACES} places")
