@@ -44,6 +44,11 @@ def scene_ids(catalog: xr.Dataset) -> list[str]:
     return ids
 
 
+def only_assets(catalog: xr.Dataset) -> xr.Dataset:
+    """What a catalog says of assets, without properties: much faster to take rows from."""
+    return catalog[list(schema.ASSET_VARIABLES)]
+
+
 def row(catalog: xr.Dataset, i: int) -> xr.Dataset:
     """One row of a catalog."""
     return catalog.isel({schema.SCENE: i})
@@ -97,9 +102,10 @@ def native_grids(
         Naming the scenes whose grid is not known.
     """
     wrong = []
+    assets = only_assets(catalog)
 
     def grid(i: int) -> GeoBox | None:
-        scene = row(catalog, i)
+        scene = row(assets, i)
         try:
             return native_geobox(scene, own_bands(scene, bands), sign)
         except (KeyError, ValueError, rasterio.errors.RasterioIOError) as error:
