@@ -301,7 +301,7 @@ class GridDomain:
         """Where the scenes are on a tile, in WGS 84."""
         crs = footprint_index(self.catalog).crs
         scenes = shapely.union_all([self._footprints[i] for i in served.rows])
-        inside = shapely.intersection(scenes, served.tile.area(crs))
+        inside = shapely.intersection(scenes, served.tile.area(crs, less=0))
         return outline(Where(inside, crs))
 
     def load(self, request: GeoSlice, bands: Sequence[str] | None = None) -> xr.Dataset:
