@@ -104,6 +104,8 @@ def _read(
                 resampling=resampling,
                 src_nodata=band.nodata,
                 nodata=fill,
+                # Exactly: what is interpolated over a block would depend on the chunks.
+                tolerance=1e-6,
             ) as warped:
                 there = warped.read(band.index)
             np.copyto(made, there, where=np.isnan(made) if fill != fill else made == fill)

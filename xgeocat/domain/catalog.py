@@ -31,6 +31,7 @@ from xgeocat.domain.scenes import (
     has_band,
     in_common,
     native_grids,
+    only_assets,
     properties,
     require_times,
     row,
@@ -113,9 +114,9 @@ class CatalogDomain:
     def _require_known_bands(self) -> None:
         if self.bands is None or not self._ids:
             return
-        missing = set(self.bands)
+        missing, assets = set(self.bands), only_assets(self.catalog)
         for i in range(len(self._ids)):
-            missing -= {name for name in self.bands if has_band(row(self.catalog, i), name)}
+            missing -= {name for name in self.bands if has_band(row(assets, i), name)}
             if not missing:
                 return
         has = sorted(str(name) for name in self.catalog[schema.ASSET].values)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import shapely
 import xarray as xr
+from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, bbox_union
@@ -37,6 +38,7 @@ from xgeocat.domain.scenes import (
     footprints_of,
     in_common,
     native_grids,
+    only_assets,
     own_bands,
     properties,
     require_times,
@@ -156,9 +158,10 @@ class GridDomain:
 
     def _require_bands(self, bands: Sequence[str] | None) -> list[str]:
         lacking, found = [], list(bands or ())
+        assets = only_assets(self.catalog)
         for i, name in enumerate(self._ids):
             try:
-                has = own_bands(row(self.catalog, i), bands)
+                has = own_bands(row(assets, i), bands)
             except KeyError as error:
                 raise ValueError(f"Scene {name}: {error.args[0]}. Leave it out.") from None
             if bands is None and i == 0:
@@ -186,6 +189,7 @@ class GridDomain:
     def _serve(self) -> list[Served]:
         crs = footprint_index(self.catalog).crs
         tree = shapely.STRtree(self._footprints)
+        bins = self._bins()
         found = []
         for tile in candidates(self.grid, self._footprints, crs):
             area = tile.area(crs)
@@ -195,24 +199,29 @@ class GridDomain:
                 counts = shapely.intersection(area, limits)
                 if not shapely.intersects(np.array(self._footprints)[rows], counts).any():
                     continue
-            found += [Served(tile, bin, rows) for bin, rows in self._in_bins(tile, rows)]
+            found += [Served(tile, bin, rows) for bin, rows in self._in_bins(tile, rows, bins)]
         return found
 
+    def _bins(self) -> Mapping[int, Bin]:
+        """Steps of all scenes, where they are the same for all tiles."""
+        if self.time is None or self.time == SOLAR_DAY:
+            return {}
+        return dict(enumerate(bins_of(footprint_index(self.catalog).start, self.time)))
+
     def _in_bins(
-        self, tile: GridTile, rows: np.ndarray
+        self, tile: GridTile, rows: NDArray[np.int64], bins: Mapping[int, Bin]
     ) -> list[tuple[Bin | None, tuple[int, ...]]]:
         if not len(rows):
             return []
         if self.time is None:
             return [(None, tuple(map(int, rows)))]
-        starts = footprint_index(self.catalog).start[rows]
         if self.time == SOLAR_DAY:
-            bins = [day_bin(day) for day in solar_days(starts, longitude_of(tile.geobox))]
-        else:
-            bins = bins_of(starts, self.time)
+            starts = footprint_index(self.catalog).start[rows]
+            days = solar_days(starts, longitude_of(tile.geobox))
+            bins = dict(zip(rows, map(day_bin, days), strict=True))
         within: dict[Bin, list[int]] = {}
-        for i, bin in zip(rows, bins, strict=True):
-            within.setdefault(bin, []).append(int(i))
+        for i in rows:
+            within.setdefault(bins[i], []).append(int(i))
         return [(bin, tuple(within[bin])) for bin in sorted(within)]
 
     def _require_aligned(self) -> None:
@@ -292,7 +301,7 @@ class GridDomain:
         """Where the scenes are on a tile, in WGS 84."""
         crs = footprint_index(self.catalog).crs
         scenes = shapely.union_all([self._footprints[i] for i in served.rows])
-        inside = shapely.intersection(scenes, served.tile.area(crs))
+        inside = shapely.intersection(scenes, served.tile.area(crs, less=0))
         return outline(Where(inside, crs))
 
     def load(self, request: GeoSlice, bands: Sequence[str] | None = None) -> xr.Dataset:
@@ -328,9 +337,10 @@ class GridDomain:
             )
         names = list(bands or self.bands)
         rows = sorted(self._at[name] for name in request.scenes)
+        assets = only_assets(self.catalog)
         return load_steps(
             [
-                [signed(row(self.catalog, i), names, self.sign) for i in step]
+                [signed(row(assets, i), names, self.sign) for i in step]
                 for step in self._steps(rows, request.geobox)
             ],
             request.geobox,

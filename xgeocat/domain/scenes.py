@@ -22,7 +22,6 @@ from xgeocat.domain.geoslice import crs_of
 from xgeocat.domain.signing import unsigned
 
 READERS = 16
-KEYS = (schema.SCENE, schema.ASSET)
 Sign = Callable[[str], str]
 
 
@@ -43,6 +42,11 @@ def scene_ids(catalog: xr.Dataset) -> list[str]:
             f"each: ds.drop_duplicates('{schema.SCENE}')."
         )
     return ids
+
+
+def only_assets(catalog: xr.Dataset) -> xr.Dataset:
+    """What a catalog says of assets, without properties: much faster to take rows from."""
+    return catalog[list(schema.ASSET_VARIABLES)]
 
 
 def row(catalog: xr.Dataset, i: int) -> xr.Dataset:
@@ -98,12 +102,10 @@ def native_grids(
         Naming the scenes whose grid is not known.
     """
     wrong = []
-    # Of dozens of columns those that say it, for each takes time to select from.
-    columns = catalog[list(schema.ASSET_VARIABLES)].reset_coords(drop=True)
-    said = columns.assign_coords({name: catalog[name].variable for name in KEYS})
+    assets = only_assets(catalog)
 
     def grid(i: int) -> GeoBox | None:
-        scene = row(said, i)
+        scene = row(assets, i)
         try:
             return native_geobox(scene, own_bands(scene, bands), sign)
         except (KeyError, ValueError, rasterio.errors.RasterioIOError) as error:

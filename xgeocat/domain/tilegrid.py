@@ -74,16 +74,18 @@ class GridTile:
     geobox: GeoBox
     limits: BaseGeometry | None = None
 
-    def area(self, crs: pyproj.CRS) -> BaseGeometry:
-        """Its outline in another CRS, less a hundredth of a pixel, so that to touch is not enough.
+    def area(self, crs: pyproj.CRS, less: float = REACH) -> BaseGeometry:
+        """Its outline in another CRS, a little smaller, so that to touch is not enough.
 
         Parameters
         ----------
         crs : pyproj.CRS
             A geographic one, where the outline is cut at the antimeridian, or any other.
+        less : float, default: 0.01
+            By how many pixels, on each side.
         """
         rows, columns = self.geobox.shape
-        inside = shapely.box(REACH, REACH, columns - REACH, rows - REACH)
+        inside = shapely.box(less, less, columns - less, rows - less)
         drawn = shapely.affinity.affine_transform(inside, _matrix(self.geobox.transform))
         own = pyproj.CRS.from_user_input(crs_of(self.geobox).to_wkt())
         return reproject(Where(drawn, own), crs)
