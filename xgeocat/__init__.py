@@ -3,9 +3,10 @@
 from importlib.metadata import version
 
 from xgeocat import accessor as _accessor  # noqa: F401 - registers .geocat
+from xgeocat.catalog.append import append
 from xgeocat.catalog.files import from_files
 from xgeocat.catalog.opening import open_catalog
-from xgeocat.catalog.parquet import append, to_geoparquet
+from xgeocat.catalog.parquet import to_geoparquet
 from xgeocat.catalog.query import query
 from xgeocat.catalog.search import search
 from xgeocat.catalog.stac import from_items, to_items

@@ -11,7 +11,7 @@ import pystac
 import xarray as xr
 from odc.geo.geom import BoundingBox
 
-from xgeocat.catalog import parquet, query, stac
+from xgeocat.catalog import append, parquet, query, stac
 from xgeocat.catalog.aoi import AOI
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import TimeLike
@@ -226,7 +226,7 @@ class DatasetGeocat(_PatchingDoor):
 
     def append(self, path: str | os.PathLike[str]) -> int:
         """Add the scenes to a catalog on disk; see :func:`xgeocat.append`."""
-        return parquet.append(self._obj, path)
+        return append.append(self._obj, path)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the footprints; see :func:`xgeocat.plotting.footprints`."""

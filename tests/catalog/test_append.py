@@ -8,7 +8,7 @@ import pytest
 from shapely.geometry import box
 
 import xgeocat as xgc
-from xgeocat.catalog import ordering, parquet
+from xgeocat.catalog import append, ordering, parquet
 from xgeocat.catalog.stac import to_dicts
 
 PLACES = ["file", "flat folder", "Hive folder"]
@@ -91,8 +91,15 @@ VALUES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("one", VALUES)
-@pytest.mark.parametrize("other", VALUES)
+OFTEN = ("integers", "long integers", "booleans", "boolean gap", "texts")
+PAIRS = [
+    pytest.param(one, other, marks=() if {one, other} <= {*OFTEN, "nothing"} else pytest.mark.slow)
+    for one in VALUES
+    for other in VALUES
+]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_values_of_two_kinds_come_back_as_they_were_or_are_refused(one, other, make_item, tmp_path):
     old, new = (
         [make_item(f"{kind}{i}", **({} if v is None else {"q": v})) for i, v in enumerate(values)]
@@ -137,7 +144,7 @@ def test_scenes_of_unknown_time_share_a_row_group(make_item, tmp_path):
 
 
 def test_a_rewritten_file_is_brought_into_order(make_item, tmp_path, monkeypatch):
-    for module, name, size in ((parquet, "GROUP", 3), (parquet, "SLAB", 6), (ordering, "GROUP", 3),
+    for module, name, size in ((append, "GROUP", 3), (append, "SLAB", 6), (parquet, "GROUP", 3), (parquet, "SLAB", 6), (ordering, "GROUP", 3),
                                (ordering, "SLAB", 6)):  # fmt: skip
         monkeypatch.setattr(module, name, size)
     items = [make_item(f"s{i}", box(i % 5, 0, i % 5 + 1, 1), f"2024-06-{i + 1:02d}T00:00:00Z", q=i)
