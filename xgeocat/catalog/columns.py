@@ -138,7 +138,12 @@ class StoredCatalog:
             times = start_and_end(self.scenes.read(rows, TIMES))
             return times[name == schema.END]
         if self.kinds.get(name) == "item" or (name == schema.ITEM_JSON and self.items is not None):
-            return self.selection(rows)[name].values
+            found = np.full(len(rows), None, object)
+            selection = self.selection(rows)
+            # Of some rows there may be none that has it.
+            if name in selection:
+                found[:] = selection[name].values
+            return found
         if name == schema.ITEM_JSON:
             return _objects(self.scenes.read(rows, [layout.ITEM])[layout.ITEM])
         if name == schema.COLLECTION:
