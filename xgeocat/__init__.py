@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from xgeocat.catalog.algebra import difference as difference
     from xgeocat.catalog.algebra import intersect as intersect
     from xgeocat.catalog.algebra import union as union
+    from xgeocat.catalog.append import append as append
     from xgeocat.catalog.duplicates import deduplicate as deduplicate
     from xgeocat.catalog.files import from_files as from_files
     from xgeocat.catalog.matchup import matchup as matchup
     from xgeocat.catalog.opening import open_catalog as open_catalog
-    from xgeocat.catalog.parquet import append as append
     from xgeocat.catalog.parquet import to_geoparquet as to_geoparquet
     from xgeocat.catalog.query import query as query
     from xgeocat.catalog.search import search as search
@@ -60,7 +60,7 @@ _HOMES = {
     "Reducer": "xgeocat.patching.pieces",
     "Sequential": "xgeocat.pipeline",
     "Stitch": "xgeocat.pipeline",
-    "append": "xgeocat.catalog.parquet",
+    "append": "xgeocat.catalog.append",
     "deduplicate": "xgeocat.catalog.duplicates",
     "difference": "xgeocat.catalog.algebra",
     "explain": "xgeocat.patching.explain",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Literal, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -78,18 +78,7 @@ class StoredCatalog:
         found: Mapping[str, str] = self.about["variables"]
         return found
 
-    @property
-    def partitioning(self) -> Literal["year", "month"] | None:
-        """By what scenes are dealt out into files, as the folders of the files have it."""
-        folders = (
-            self.scenes.files[0].folder.absolute.rsplit("/", 2)[1:] if self.scenes.files else []
-        )
-        names = [name.partition("=")[0] for name in folders]
-        if names[-1:] == ["month"]:
-            return "month"
-        return "year" if names[-1:] == ["year"] else None
-
-    def ids(self) -> set[tuple[object, object]]:
+    def keys(self) -> set[tuple[str | None, str | None]]:
         """Collection and id of all scenes."""
         table = self.scenes.read(range(len(self.scenes)), ["collection", "id"])
         return set(zip(table["collection"].to_pylist(), table["id"].to_pylist(), strict=True))
@@ -114,8 +103,7 @@ class StoredCatalog:
             return schema.TIME_DTYPE
         if name in schema.ASSET_VARIABLES:
             return np.dtype(object if name in schema.TEXT else float)
-        kind = self.kinds.get(name, "object")
-        return np.dtype(object if kind in ("object", "json", "item") else kind)
+        return layout.dtype_of(self.kinds.get(name, "object"))
 
     def values(self, name: str, rows: Rows, assets: Sequence[int] | None = None) -> Array:
         """Values of a variable for some rows, and some assets, read now."""
@@ -150,7 +138,12 @@ class StoredCatalog:
             times = start_and_end(self.scenes.read(rows, TIMES))
             return times[name == schema.END]
         if self.kinds.get(name) == "item" or (name == schema.ITEM_JSON and self.items is not None):
-            return self.selection(rows)[name].values
+            found = np.full(len(rows), None, object)
+            selection = self.selection(rows)
+            # Of some rows there may be none that has it.
+            if name in selection:
+                found[:] = selection[name].values
+            return found
         if name == schema.ITEM_JSON:
             return _objects(self.scenes.read(rows, [layout.ITEM])[layout.ITEM])
         if name == schema.COLLECTION:
@@ -158,23 +151,30 @@ class StoredCatalog:
         return self._of_property(name, rows)
 
     def _of_property(self, name: str, rows: Rows) -> Array:
-        kind = self.kinds[name]
-        plain = [] if name in layout.MEMBERS else [name]
-        if kind == "json":
-            table = self.scenes.read(rows, [*plain, f"{layout.TEXTS}.{name}"])
-            texts = _objects(pc.struct_field(table[layout.TEXTS], name))
-            # Scenes that were written apart may have needed no text.
-            others = _objects(table[name]) if plain else texts
-            found = np.empty(len(texts), object)
-            found[:] = [
-                other if text is None else json.loads(text)
-                for text, other in zip(texts, others, strict=True)
-            ]
-            return found
+        dtype = self.dtype(name)
+        if self.kinds[name] in ("json", layout.BOOLEAN) or layout.is_from_text(name):
+            found = self._of_texts(name, rows)
+            if dtype.kind == "O":
+                return found
+            return np.array([np.nan if v is None else v for v in found]).astype(dtype)
         column = self.scenes.read(rows, [name])[name]
-        if kind == "object":
+        if dtype.kind == "O":
             return _objects(column)
-        return column.to_numpy(zero_copy_only=False).astype(kind, copy=False)
+        return column.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+
+    def _of_texts(self, name: str, rows: Rows) -> Array:
+        """Values of which some, or all, are kept as texts."""
+        plain = [] if layout.is_from_text(name) else [name]
+        table = self.scenes.read(rows, [*plain, f"{layout.TEXTS}.{name}"])
+        texts = _objects(pc.struct_field(table[layout.TEXTS], [name]))
+        # Scenes that were written apart may have needed no text.
+        others = _objects(table[name]) if plain else texts
+        found = np.empty(len(texts), object)
+        found[:] = [
+            other if text is None else json.loads(text)
+            for text, other in zip(texts, others, strict=True)
+        ]
+        return found
 
     def _of_assets(self, name: str, rows: Rows, assets: Sequence[int]) -> Array:
         """Hrefs, or all the rest that assets say."""

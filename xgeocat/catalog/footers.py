@@ -66,6 +66,9 @@ def _box(
     group: pq.RowGroupMetaData, columns: dict[str, int], exact: bool
 ) -> tuple[float, float, float, float]:
     said = [_range(group, columns, corner) for corner in CORNERS]
+    # Other people may have no box for a footprint.
+    if not exact and any(_has_gaps(group, columns, corner) for corner in CORNERS):
+        return -np.inf, -np.inf, np.inf, np.inf
     if any(one is None for one in said):
         return -np.inf, -np.inf, np.inf, np.inf
     corners = np.array(said, float)
@@ -102,6 +105,11 @@ def _range(
     if said is not None and said.has_null_count and said.null_count == group.num_rows:
         return None, None
     return (said.min, said.max) if said is not None and said.has_min_max else None
+
+
+def _has_gaps(group: pq.RowGroupMetaData, columns: dict[str, int], name: str) -> bool:
+    said = group.column(columns[name]).statistics if name in columns else None
+    return said is None or not said.has_null_count or said.null_count > 0
 
 
 def widened(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

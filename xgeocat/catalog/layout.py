@@ -44,6 +44,10 @@ MEMBERS = ("type", "stac_version", "stac_extensions", "id", "collection", "geome
            "links", "assets", "datetime", "start_datetime", "end_datetime",
            ITEM, ASSETS, TEXTS, FOOTPRINT, BOX)  # fmt: skip
 
+#: Kinds of properties that no numpy dtype says: integers of which some are not exact as floats;
+#: booleans with gaps; either of them, with gaps where a table has no such column.
+LONG, BOOLEAN, GAPS = "long", "boolean", "?"
+
 MOMENT = pa.timestamp("us", tz="UTC")
 LINKS = pa.list_(pa.struct([(name, pa.string()) for name in ("href", "rel", "type", "title")]))
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -70,7 +74,7 @@ def table_of(ds: xr.Dataset) -> pa.Table:
         For scenes that were masked, and so have lost what they were.
     """
     index = footprint_index(ds)
-    items = _texts(ds[schema.ITEM_JSON])
+    items = texts_of(ds[schema.ITEM_JSON])
     if items.null_count:
         lost = ds[schema.SCENE].values[np.asarray(items.is_null())]
         raise ValueError(
@@ -82,8 +86,8 @@ def table_of(ds: xr.Dataset) -> pa.Table:
         "type": pa.repeat(pa.scalar("Feature"), len(items)),
         "stac_version": said.pop("stac_version", pa.repeat(pa.scalar("1.0.0"), len(items))),
         "stac_extensions": _lists(said.pop("stac_extensions", None), len(items)),
-        "id": _texts(ds[schema.SCENE]),
-        "collection": _texts(ds[schema.COLLECTION]),
+        "id": texts_of(ds[schema.SCENE]),
+        "collection": texts_of(ds[schema.COLLECTION]),
         **_places(index.geometry, index.crs, items),
         "links": _links(said.pop("links", None), len(items)),
         "assets": _assets(ds),
@@ -93,7 +97,7 @@ def table_of(ds: xr.Dataset) -> pa.Table:
     exact: dict[str, pa.Array] = {}
     for name, values in _properties(ds).items():
         column = _plain_column(values)
-        if column is None or name in MEMBERS or name in MOMENTS:
+        if _kind(name, values) in ("json", BOOLEAN) or is_from_text(name):
             exact[name] = pa.array(map(_json_or_none, values.tolist()), pa.string())
         if column is None:
             column = exact[name]
@@ -112,6 +116,11 @@ def table_of(ds: xr.Dataset) -> pa.Table:
     return pa.table(columns).replace_schema_metadata(metadata_of(ds))
 
 
+def is_from_text(name: str) -> bool:
+    """Tell whether a property comes back from its text alone, as its column is of another use."""
+    return name in MEMBERS or name in MOMENTS
+
+
 def is_lost(ds: xr.Dataset, name: str) -> bool:
     """Tell whether a table has no place for a variable."""
     return name not in schema.RESERVED and (
@@ -127,18 +136,20 @@ def _properties(ds: xr.Dataset) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def _texts(values: xr.DataArray) -> pa.StringArray:
+def texts_of(values: xr.DataArray) -> pa.StringArray:
+    """Texts as a column, null where there is none."""
     found = values.values
     try:
         return pa.array(found, pa.string(), from_pandas=True)
     except pa.ArrowTypeError:
-        return pa.array([None if v != v else str(v) for v in found.tolist()], pa.string())
+        plain = (None if v is None or v != v else str(v) for v in found.tolist())
+        return pa.array(plain, pa.string())
 
 
 def _plain_column(values: NDArray[np.generic]) -> pa.Array | None:
     """One column of numbers, booleans or texts; None for a mixture of them."""
     if values.dtype.kind not in "OU":
-        return pa.array(values, from_pandas=True)
+        return pa.array(values.astype(values.dtype.newbyteorder("="), copy=False), from_pandas=True)
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind not in ("string", "boolean", "integer", "empty"):
         return None
@@ -319,14 +330,27 @@ def _assets(ds: xr.Dataset) -> pa.StructArray:
 
 def metadata_of(ds: xr.Dataset) -> dict[bytes, bytes]:
     """Metadata of a file of scenes, for GeoParquet, stac-geoparquet and for us."""
-    crs = footprint_index(ds).crs
-    about = {
+    return metadata(about_of(ds))
+
+
+def about_of(ds: xr.Dataset) -> Json:
+    """What a table of a catalog says of itself beyond the STAC layout.
+
+    Its version, the CRS of the footprints, the names of the assets, how each property comes back,
+    attrs.
+    """
+    return {
         "version": VERSION,
-        "crs": crs.to_json_dict(),
+        "crs": footprint_index(ds).crs.to_json_dict(),
         "assets": [str(key) for key in ds[schema.ASSET].values],
         "variables": {name: _kind(name, values) for name, values in _properties(ds).items()},
         "attrs": ds.attrs,
     }
+
+
+def metadata(about: Json) -> dict[bytes, bytes]:
+    """Metadata of a file of which we know what it says of itself."""
+    crs = pyproj.CRS.from_json_dict(about["crs"])
     places = {"geometry": _geo_column("bbox", WGS84)}
     if not same_crs(crs, WGS84):
         places[FOOTPRINT] = _geo_column(BOX, crs)
@@ -350,18 +374,36 @@ def _geo_column(box: str, crs: pyproj.CRS) -> Json:
 
 
 def _kind(name: str, values: NDArray[np.generic]) -> str:
-    """How a property comes back: a numpy dtype, or ``"object"``; ``"json"``: perhaps from text."""
-    if name in MEMBERS or name in MOMENTS:
-        return "json"
+    """How a property comes back: a numpy dtype, :data:`LONG`, ``"object"``, or perhaps from text.
+
+    Of the last kind are ``"json"`` and :data:`BOOLEAN`.
+    """
+    if values.dtype == np.int64:
+        return values.dtype.str if _are_exact_as_floats(values) else LONG
     if values.dtype.kind not in "OU":
         return values.dtype.str
-    return "json" if _plain_column(values) is None else "object"
+    if is_from_text(name):
+        return "json"
+    plain = _plain_column(values)
+    if plain is not None and pa.types.is_boolean(plain.type):
+        return BOOLEAN
+    return "object" if plain is not None and pa.types.is_string(plain.type) else "json"
+
+
+def _are_exact_as_floats(values: NDArray[np.generic]) -> bool:
+    return not values.size or -(2**53) <= values.min() <= values.max() <= 2**53
 
 
 def about_table(table: pa.Schema) -> Json:
     """What a table of ours says of itself; see :func:`metadata_of`."""
     found: Json = json.loads(table.metadata[METADATA_KEY])
     return found
+
+
+def common_metadata(tables: Sequence[pa.Schema]) -> dict[bytes, bytes]:
+    """Metadata of one table that holds the rows of several of ours."""
+    said = dict.fromkeys(table.metadata[METADATA_KEY] for table in tables)
+    return metadata(about_all(list(map(json.loads, said))))
 
 
 def about_all(abouts: Sequence[Json]) -> Json:
@@ -391,23 +433,35 @@ def about_all(abouts: Sequence[Json]) -> Json:
 
 
 def _common_kind(name: str, kinds: Sequence[str | None]) -> str:
-    known = sorted({kind for kind in kinds if kind is not None})
-    if len(known) > 1 and set(known) <= {"object", "json"}:
-        return "json"
-    objects = [kind for kind in known if kind in ("object", "json")]
-    dtypes = [np.dtype(kind) for kind in known if kind not in objects]
-    booleans = [dtype for dtype in dtypes if dtype.kind == "b"]
-    if dtypes and (objects or 0 < len(booleans) < len(dtypes)):
+    """Kind that a property has in all tables; None: one has no such property."""
+    known = {kind for kind in kinds if kind is not None}
+    if len(known) == 1 and None not in kinds:
+        return known.pop()
+    if known <= {"object", "json", BOOLEAN}:
+        return known.pop() if len(known) == 1 else "json"
+    gaps = None in kinds or any(kind.endswith(GAPS) for kind in known)
+    plain = {kind.removesuffix(GAPS) for kind in known}
+    booleans = np.dtype(bool).str
+    if plain <= {booleans, BOOLEAN}:
+        return booleans + GAPS if gaps or BOOLEAN in plain else booleans
+    integers = {kind for kind in plain - {LONG, "object", "json", BOOLEAN} if kind[1] in "iu"}
+    if LONG in plain and plain - {LONG} == integers:
+        return LONG + GAPS if gaps else LONG
+    if plain & {LONG, "object", "json", BOOLEAN, booleans}:
         raise ValueError(
-            f"The property {name!r} is of kinds {known}, which do not go into one column. Turn one "
-            "into the other, or drop it: ds.drop_vars(...)."
+            f"The property {name!r} is of kinds {sorted(known)}, which do not go into one column. "
+            "Turn one into the other, or drop it: ds.drop_vars(...)."
         )
-    if not dtypes:
-        return known[0]
-    common = np.result_type(*dtypes)
-    if None not in kinds or common.kind == "f":
-        return common.str
-    return "object" if common.kind == "b" else np.result_type(common, np.float64).str
+    common = np.result_type(*plain)
+    return common.str if None not in kinds else np.result_type(common, np.float64).str
+
+
+def dtype_of(kind: str) -> np.dtype[np.generic]:
+    """Dtype of a property that comes back as a kind."""
+    if kind == LONG:
+        return np.dtype(np.int64)
+    objects = kind in ("object", "json", "item", BOOLEAN) or kind.endswith(GAPS)
+    return np.dtype(object if objects else kind)
 
 
 def about_file(metadata: Mapping[bytes, bytes] | None, file: str) -> Json | None:

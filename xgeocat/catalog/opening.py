@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import cast
 
-import numpy as np
 import pyarrow as pa
-import pyproj
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from xgeocat.catalog import fitting, layout
-from xgeocat.catalog.aoi import WGS84, same_crs
+from xgeocat.catalog import fitting, foreign, layout
 from xgeocat.catalog.columns import StoredCatalog
-from xgeocat.catalog.footers import Places
+from xgeocat.catalog.footers import TIMES, Places
 from xgeocat.catalog.lazy import lazy_dataset
-from xgeocat.catalog.sources import Json, absolute
-from xgeocat.catalog.stac import NOT_COLUMNS
 from xgeocat.catalog.stored import ScenesFile, StoredScenes
 from xgeocat.storage.folder import Folder, folder_at, parent_and_name
 
@@ -90,13 +83,10 @@ def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
         scenes = StoredScenes(files, known, Places(*columns, exact=True))
         return StoredCatalog(scenes, about, base)
     for file in files:
-        _require_degrees(file)
-    scenes = StoredScenes(files, known, Places("geometry", _box_column(known), exact=False))
-    catalog = StoredCatalog(
-        scenes, _about_others(files, known), base, partial(_items, os.fspath(path), base)
-    )
-    catalog.scene_items(np.arange(min(len(scenes), 1)))
-    return catalog
+        foreign.require_degrees(file)
+    scenes = StoredScenes(files, known, Places("geometry", foreign.box_column(known), exact=False))
+    items = partial(foreign.items_of, os.fspath(path), base)
+    return StoredCatalog(scenes, foreign.about_others(files, known), base, items)
 
 
 def _files(folder: Folder, name: str) -> Iterator[tuple[Folder, str]]:
@@ -119,127 +109,15 @@ def _walked(folder: Folder, entries: Sequence[str]) -> Iterator[tuple[Folder, st
 
 
 def _require_items(file: ScenesFile, found: pa.Schema) -> None:
-    missing = {"id", "geometry"} - set(found.names)
+    missing = [name for name in ("id", "geometry") if name not in found.names]
+    if not {"assets", *TIMES} & set(found.names):
+        missing += ["assets", "datetime"]
     if missing:
         raise ValueError(
             f"{file.folder.url}/{file.name} holds no STAC items: it has no column "
-            f"{sorted(missing)}, but {found.names[:12]}. Tables of other kinds can be read with "
+            f"{missing}, but {found.names[:12]}. Tables of other kinds can be read with "
             "geopandas."
         )
-
-
-# --- files of other tools -------------------------------------------------------------------------
-
-
-def _about_others(files: Sequence[ScenesFile], known: pa.Schema) -> Json:
-    """What a table says of itself where we did not write it."""
-    assets = known.field("assets").type if "assets" in known.names else pa.struct([])
-    names = [field.name for field in assets] if pa.types.is_struct(assets) else []
-    kinds = {
-        field.name: _kind(field, files)
-        for field in known
-        if field.name not in {*layout.MEMBERS, *NOT_COLUMNS, "links", "bbox"}
-    }
-    return {
-        "crs": WGS84.to_json_dict(),
-        "assets": names,
-        "variables": {name: kind for name, kind in kinds.items() if kind is not None},
-    }
-
-
-def _kind(field: pa.Field, files: Sequence[ScenesFile]) -> str | None:
-    """How a column comes back; None for one that is no property with a single value."""
-    if pa.types.is_nested(field.type) or pa.types.is_null(field.type):
-        return None
-    gaps = _gaps(field.name, files)
-    if gaps == "all":
-        return None
-    if pa.types.is_floating(field.type):
-        return "<f8"
-    if pa.types.is_boolean(field.type) and not gaps:
-        return "|b1"
-    if pa.types.is_integer(field.type):
-        exact = pa.types.is_signed_integer(field.type) and field.type.bit_width <= 32
-        return "<i8" if not gaps else "<f8" if exact or _is_short(field.name, files) else "object"
-    return "object" if pa.types.is_string(field.type) or pa.types.is_boolean(field.type) else "item"
-
-
-def _gaps(name: str, files: Sequence[ScenesFile]) -> bool | str:
-    """Tell whether a column has gaps, or is nothing else ("all"); where it is not said, it has."""
-    nulls = rows = 0
-    for file in files:
-        footer = file.footer
-        paths = [footer.schema.column(i).path for i in range(footer.num_columns)]
-        for group in map(footer.row_group, range(footer.num_row_groups)):
-            said = group.column(paths.index(name)).statistics if name in paths else None
-            if name in paths and (said is None or not said.has_null_count):
-                return True
-            nulls += group.num_rows if said is None else said.null_count
-            rows += group.num_rows
-    return "all" if nulls == rows and rows else nulls > 0
-
-
-def _is_short(name: str, files: Sequence[ScenesFile]) -> bool:
-    """Tell whether all integers of a column are exact as floats."""
-    for file in files:
-        paths = [file.footer.schema.column(i).path for i in range(file.footer.num_columns)]
-        for group in map(file.footer.row_group, range(file.footer.num_row_groups)):
-            said = group.column(paths.index(name)).statistics if name in paths else None
-            if said is not None and said.has_min_max and max(-said.min, said.max) > 2**53:
-                return False
-    return True
-
-
-def _box_column(known: pa.Schema) -> str | None:
-    box = known.field("bbox").type if "bbox" in known.names else None
-    has = box is not None and pa.types.is_struct(box) and {f.name for f in box} >= {*layout.CORNERS}
-    return "bbox" if has else None
-
-
-def _require_degrees(file: ScenesFile) -> None:
-    """Refuse footprints that are no WKB in WGS 84, as stac-geoparquet has them."""
-    geo = json.loads((file.footer.metadata or {}).get(b"geo", b"{}"))
-    column = geo.get("columns", {}).get("geometry", {})
-    crs = column.get("crs")
-    encoding = str(column.get("encoding", "WKB"))
-    if encoding.upper() != "WKB" or (
-        isinstance(crs, dict) and not same_crs(pyproj.CRS.from_json_dict(crs), WGS84)
-    ):
-        where = "WGS 84" if crs is None else pyproj.CRS.from_user_input(crs).to_string()
-        raise ValueError(
-            f"{file.folder.url}/{file.name} has its footprints as {encoding} in {where}; STAC "
-            "items have them in degrees. Write it again as WKB, with geopandas: gdf.to_crs(4326)"
-            ".to_parquet(...)."
-        )
-
-
-def _items(path: str, base: str, table: pa.Table) -> list[Json]:
-    """Items of rows of a table of another tool."""
-    import stac_geoparquet.arrow as sga
-
-    # What stands beside the columns of a file of ours is not theirs any more.
-    own = [name for name in table.column_names if name.startswith("geocat:")]
-    try:
-        items = list(map(_without_nulls, sga.stac_table_to_items(table.drop_columns(own))))
-    except (pa.ArrowException, KeyError) as error:
-        raise ValueError(f"{path} holds no STAC items that can be read: {error}.") from error
-    return [absolute(item, base) for item in items]
-
-
-def _without_nulls(item: Json) -> Json:
-    """Leave out the nulls that a table has for members an item never had."""
-    kept = cast("Json", _prune(item))
-    kept.setdefault("geometry", None)
-    for member in ("properties", "assets"):
-        kept.setdefault(member, {})
-    kept["properties"].setdefault("datetime", None)
-    return kept
-
-
-def _prune(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: _prune(v) for k, v in value.items() if v is not None}
-    return [_prune(v) for v in value] if isinstance(value, list) else value
 
 
 class GeocatBackend(BackendEntrypoint):

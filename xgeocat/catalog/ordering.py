@@ -11,7 +11,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from xgeocat.catalog import fitting
+from xgeocat.catalog import fitting, layout
 
 #: Rows of a row group: what a query reads at least.
 GROUP = 16_384
@@ -68,7 +68,7 @@ def sorted_tables(
     Parameters
     ----------
     tables : callable
-        Gives the tables, whose rows follow each other.
+        Gives the tables, of our layout, whose rows follow each other.
     order : numpy.ndarray
         Of all their rows: positions.
     folder : Path
@@ -98,7 +98,8 @@ def sorted_tables(
             for path in sorted(folder.glob(f"{slab:06d}-*.arrow")):
                 with pa.ipc.open_file(path) as file:
                     parts.append(file.read_all())
-            schema = fitting.same_layout([part.schema for part in parts])
+            schemas = [part.schema for part in parts]
+            schema = fitting.same_layout(schemas).with_metadata(layout.common_metadata(schemas))
             table = pa.concat_tables(fitting.fitted(part, schema) for part in parts)
             table = table.sort_by("rank").drop_columns("rank")
             for first in range(0, len(table), GROUP):

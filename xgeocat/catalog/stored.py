@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from xgeocat.catalog import fitting, footers, layout
 from xgeocat.catalog.aoi import cut_at_antimeridian
 from xgeocat.catalog.footers import TIMES, Places
-from xgeocat.catalog.interval import Interval
+from xgeocat.catalog.interval import Interval, to_utc
 from xgeocat.storage.folder import Folder
 
 #: Rows of a table, by number and in this order.
@@ -297,6 +297,9 @@ class StoredScenes:
                     for corner in layout.CORNERS
                 ]
             )
+            unsaid = np.flatnonzero(np.isnan(boxes).any(axis=0))
+            if not self.places.exact and len(unsaid):
+                boxes[:, unsaid] = shapely.bounds(self.footprints(group, unsaid)).T
         return (boxes if self.places.exact else footers.widened(boxes)), start, end
 
     def footprints(self, group: int, rows: NDArray[np.int64] | None) -> NDArray[np.object_]:
@@ -352,10 +355,10 @@ def start_and_end(table: pa.Table) -> tuple[NDArray[np.datetime64], NDArray[np.d
 
 
 def _as_times(column: pa.ChunkedArray) -> NDArray[np.datetime64]:
-    if not pa.types.is_timestamp(column.type):
-        # As other people's tables may have it: text, or nothing at all.
-        kind = pa.timestamp("us", tz="UTC")
-        column = column.cast(pa.string()).cast(kind)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        # As other people's tables may have it.
+        moments = [to_utc(text) for text in column.to_pylist()]
+        return np.array(moments, "datetime64[us]")
     return column.cast(MICROSECONDS, safe=False).to_numpy().astype("datetime64[us]")
 
 
