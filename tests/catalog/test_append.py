@@ -144,7 +144,7 @@ def test_scenes_of_unknown_time_share_a_row_group(make_item, tmp_path):
 
 
 def test_a_rewritten_file_is_brought_into_order(make_item, tmp_path, monkeypatch):
-    for module, name, size in ((append, "GROUP", 3), (append, "SLAB", 6), (parquet, "GROUP", 3), (parquet, "SLAB", 6), (ordering, "GROUP", 3),
+    for module, name, size in ((append, "GROUP", 3), (append, "BATCH", 6), (parquet, "GROUP", 3), (parquet, "SLAB", 6), (ordering, "GROUP", 3),
                                (ordering, "SLAB", 6)):  # fmt: skip
         monkeypatch.setattr(module, name, size)
     items = [make_item(f"s{i}", box(i % 5, 0, i % 5 + 1, 1), f"2024-06-{i + 1:02d}T00:00:00Z", q=i)
