@@ -273,7 +273,9 @@ def test_several_collections_are_one_catalog(make_item):
 
 
 def test_urls_are_signed_when_they_are_read(archive):
-    bare = archive.assign(href=("nowhere/" + archive["href"].astype(str)).where(archive.href.notnull()))
+    bare = archive.assign(
+        href=("nowhere/" + archive["href"].astype(str)).where(archive.href.notnull())
+    )
     asked = []
 
     def sign(href):
