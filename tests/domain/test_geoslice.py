@@ -237,3 +237,13 @@ def test_a_slice_across_the_antimeridian_is_an_aoi_like_the_same_bbox():
     assert catalog.geocat.query(box).scene.values.tolist() == ["east", "west"]
     piece = xgc.GeoSlice(bounds=box, crs="EPSG:4326")
     assert catalog.geocat.query(piece).scene.values.tolist() == ["east", "west"]
+
+
+def test_a_label_is_the_name_whatever_else_there_is():
+    grid = GeoBox((2, 2), Affine(10, 0, 0, 0, -10, 0), "EPSG:32610")
+    many = [f"scene{i}" for i in range(100)]
+    piece = xgc.GeoSlice(geobox=grid, scenes=many, interval="2024", label="x1_y2_2024")
+    assert piece.name == "x1_y2_2024"
+    assert piece.with_interval("2025").name == "x1_y2_2024"
+    assert piece != xgc.GeoSlice(geobox=grid, scenes=many, interval="2024")
+    assert pickle.loads(pickle.dumps(piece)) == piece

@@ -6,6 +6,7 @@ import shutil
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -273,7 +274,9 @@ def test_several_collections_are_one_catalog(make_item):
 
 
 def test_urls_are_signed_when_they_are_read(archive):
-    bare = archive.assign(href=("nowhere/" + archive["href"].astype(str)).where(archive.href.notnull()))
+    bare = archive.assign(
+        href=("nowhere/" + archive["href"].astype(str)).where(archive.href.notnull())
+    )
     asked = []
 
     def sign(href):
@@ -335,6 +338,62 @@ def test_pixels_of_an_arc_second_stay_where_they_are_ten_thousand_tiles_away(mak
         np.testing.assert_array_equal(got, on_lattice(catalog, ["a"], piece.geobox))
         seen += (got != 0).sum()
     assert seen == (scenes.pixels((25, 40), seed=6) != 0).sum()
+
+
+# --- across 180 degrees and over the poles --------------------------------------------------------
+
+
+@pytest.fixture
+def far_east(make_item):
+    """A scene of UTM zone 1 with 180 degrees in its middle."""
+    made = make_item("a", red=scenes.pixels((110, 110), seed=3), about=SAID,
+                     cog={"crs": "EPSG:32601", "transform": Affine(1000, 0, 3e5, 0, -1000, 7.5e6)})  # fmt: skip
+    return xgc.from_items([made])
+
+
+@pytest.mark.parametrize(("spec", "tiles"), [
+    (GridSpec("EPSG:4326", (100, 100), 0.05), {"x35_y13", "x-36_y13"}),
+    (GridSpec("EPSG:4326", (140, 140), 0.05), {"x25_y9", "x-26_y9"}),
+    (GeoBox((80, 120), Affine(0.05, 0, 176, 0, -0.05, 69), "EPSG:4326"), {"grid"}),
+    (GridSpec("EPSG:3413", (100, 100), 5000), {"x-4_y3"}),
+    (xgc.MGRS(1000), None),
+])  # fmt: skip
+def test_all_of_a_scene_across_180_degrees_is_on_the_tiles(far_east, spec, tiles):
+    """Every cell of every tile, asked by pyproj which pixel of the scene it is on."""
+    domain = xgc.GridDomain(far_east, spec, bands=["red"])
+    values, reached = scenes.pixels((110, 110), seed=3), np.zeros((110, 110), bool)
+    for piece in domain.slices():
+        got = domain.load(piece)["red"].values[0]
+        cells = np.meshgrid(*(piece.geobox.coordinates[d].values for d in piece.geobox.dims[::-1]))
+        to_scene = pyproj.Transformer.from_crs(str(piece.crs), 32601, always_xy=True)
+        x, y = to_scene.transform(*cells)
+        j, i = np.floor((x - 3e5) / 1000).astype(int), np.floor((7.5e6 - y) / 1000).astype(int)
+        inside = (i >= 0) & (i < 110) & (j >= 0) & (j < 110)
+        want = np.zeros(got.shape, "uint16")
+        want[inside] = values[i[inside], j[inside]]
+        # Between zones GDAL errs by up to an eighth of a pixel.
+        assert (got == want).mean() > 0.95
+        assert (got != 0).sum() == pytest.approx((want != 0).sum(), rel=0.05, abs=20)
+        reached[i[inside], j[inside]] = True
+    names = {piece.name for piece in domain.slices()}
+    if tiles is None:
+        assert {name[:2] for name in names} == {"01", "60"}
+        assert reached.mean() > 0.9
+    else:
+        assert names == tiles
+
+
+@pytest.mark.parametrize("epsg", [3413, 3031])
+def test_tiles_round_a_pole_are_the_pixels_of_the_scene_over_it(make_item, epsg):
+    transform = Affine(1000, 0, -55000, 0, -1000, 65000)
+    made = make_item("a", red=scenes.pixels((120, 110), seed=8), about=SAID,
+                     cog={"crs": f"EPSG:{epsg}", "transform": transform})  # fmt: skip
+    catalog = xgc.from_items([made])
+    domain = xgc.GridDomain(catalog, GridSpec(f"EPSG:{epsg}", (80, 70), 1000), align="native")
+    assert {p.name for p in domain.slices()} == {"x0_y0", "x-1_y0", "x0_y-1", "x-1_y-1"}
+    for piece in domain.slices():
+        want = on_lattice(catalog, ["a"], piece.geobox)
+        np.testing.assert_array_equal(domain.load(piece)["red"].values[0], want)
 
 
 # --- refusals -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -193,6 +193,9 @@ def _describe(scene: xr.Dataset, name: str, key: str, index: int) -> Band:
     if not (is_zarr or variable) and (not isinstance(known.dtype, str) or known.nodata is None):
         header = read_header(href)
         known = _filled_up(known, header, index - 1)
+    if known.nodata is None:
+        # A file has one nodata for all its bands, and the catalog may know it.
+        known = replace(known, nodata=_number(row[schema.NODATA].item()))
     count = len(header.dtypes) if header is not None else max(len(bands), index)
     geobox = _geobox(row, header)
     return Band(

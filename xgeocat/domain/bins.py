@@ -94,8 +94,9 @@ def longitude_of(geobox: GeoBox) -> float:
 def running_longitudes(footprints: Sequence[BaseGeometry]) -> Longitudes:
     """Longitudes of the middles of footprints, without a jump among neighbours at 180 degrees.
 
-    They are counted on from the middle of all, so that scenes of one swath on both sides of the
-    antimeridian are of one solar day. The jump, of a set all round the globe, is on its far side.
+    Where the antimeridian runs through them they are counted on eastward, beyond 180: so scenes of
+    one swath are of one solar day, that of the western side. The jump, of a set all round the
+    globe, is on the far side of its middle.
 
     Parameters
     ----------
@@ -107,7 +108,8 @@ def running_longitudes(footprints: Sequence[BaseGeometry]) -> Longitudes:
     middles = np.array([shapely.centroid(_in_one_piece(shape)).x for shape in footprints])
     angles = np.exp(1j * np.radians(middles))
     middle = float(np.degrees(np.angle(angles.mean())))
-    return middle + (middles - middle + 180) % 360 - 180
+    found = middle + (middles - middle + 180) % 360 - 180
+    return found + 360 if found.min() < -180 else found
 
 
 def _in_one_piece(footprint: BaseGeometry) -> BaseGeometry:
