@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import subprocess
+import sys
+import textwrap
+import time
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +17,8 @@ from shapely.geometry import box
 import xgeocat as xgc
 from xgeocat.catalog import append, ordering, parquet
 from xgeocat.catalog.stac import to_dicts
+from xgeocat.catalog.stored import ChangedFileError
+from xgeocat.storage.folder import folder_at
 
 PLACES = ["file", "flat folder", "Hive folder"]
 
@@ -154,3 +163,200 @@ def test_a_rewritten_file_is_brought_into_order(make_item, tmp_path, monkeypatch
     back = xgc.open_catalog(path)
     assert by_key(back) == by_key(xgc.from_items(items))
     assert pq.read_metadata(path).num_row_groups >= 7
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def files_of(path):
+    """Content of a file, or of all files in a folder."""
+    found = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    return {file: file.read_bytes() for file in found}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ds: xgc.from_items(to_dicts(ds), crs=32631), r"EPSG:4326.*EPSG:32631.*same crs"),
+        (lambda ds: ds.assign(q=ds["q"].astype(str)), r"'q' is of kinds.*drop_vars"),
+        (lambda ds: ds.where(ds["q"] > 8), "masked"),
+        (lambda ds: ds.assign(age=("scene", np.ones(2, "m8[s]"))), "no place for.*age"),
+    ],
+    ids=["CRS", "kind", "masked", "no place"],
+)
+def test_what_is_refused_leaves_everything_as_it_was(change, message, written, make_item):
+    path = written(xgc.from_items([make_item("a", q=1)]))
+    before = files_of(path)
+    new = change(xgc.from_items([make_item("b", q=2), make_item("c", q=9)]))
+    with pytest.raises(ValueError, match=message):
+        xgc.append(new, path)
+    assert files_of(path) == before
+
+
+def test_a_file_of_another_tool_and_of_a_later_version_is_refused(make_item, tmp_path):
+    made = xgc.from_items([make_item("a")])
+    path = xgc.to_geoparquet(made, tmp_path / "c.parquet")
+    table = pq.read_table(path)
+    metadata = dict(table.schema.metadata)
+    about = json.loads(metadata.pop(b"geocat"))
+    for said, message in (({}, "not written by xgeocat"),
+                          ({b"geocat": json.dumps({**about, "version": 99})}, "later xgeocat")):  # fmt: skip
+        pq.write_table(table.replace_schema_metadata({**metadata, **said}), path)
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=message):
+            xgc.append(xgc.from_items([make_item("b")]), path)
+        assert path.read_bytes() == before
+
+
+def test_a_folder_that_is_partitioned_in_another_way_is_refused(make_item, tmp_path):
+    (tmp_path / "c" / "platform=a").mkdir(parents=True)
+    xgc.to_geoparquet(xgc.from_items([make_item("a")]), tmp_path / "c" / "platform=a" / "x.parquet")
+    new = xgc.from_items([make_item("b")])
+    with pytest.raises(ValueError, match=r"partitioned by \['platform'\].*one of the folders"):
+        xgc.append(new, tmp_path / "c")
+    assert xgc.append(new, tmp_path / "c" / "platform=a") == 1
+    assert sorted(xgc.open_catalog(tmp_path / "c").scene.values) == ["a", "b"]
+
+
+def test_where_there_is_no_folder_nothing_is_made(make_item, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        xgc.append(xgc.from_items([make_item("a")]), tmp_path / "nowhere" / "c.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- who is killed, and who comes together --------------------------------------------------------
+
+CHILD = """
+    import sys
+    import xgeocat as xgc
+    from shapely.geometry import box, mapping
+    def item(name, day):
+        return {"type": "Feature", "id": name, "collection": "made", "geometry": mapping(box(0, 0, 1, 1)),
+                "properties": {"datetime": f"2024-{day % 12 + 1:02d}-01T00:00:00Z", "q": day},
+                "links": [], "assets": {"red": {"href": f"https://example.com/{name}"}}}
+    path, first, last, tries = sys.argv[1], *map(int, sys.argv[2:])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for i in range(first, last):
+        for _ in range(tries):
+            try:
+                xgc.append(xgc.from_items([item(f"n{i}-{k}", k) for k in range(4)]), path)
+                break
+            except RuntimeError as error:
+                print("busy", flush=True)
+                import time; time.sleep(0.05)
+        else:
+            sys.exit("never came in")
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def child(job_environment):
+    """Starter of a process that appends n0, n1, ... of four scenes each, when it is told."""
+    begun = []
+
+    def start(path, first, last, tries=400):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(CHILD), path, str(first), str(last), str(tries)],
+            env=job_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        begun.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def go(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.05, 0.15, 0.3, 0.6])
+def test_who_is_killed_leaves_files_that_are_whole_and_the_rest_can_be_appended(
+    after, written, make_item, child
+):
+    path = written(xgc.from_items([make_item("a", q=1)]))
+    process = child(path, 0, 200)
+    go(process)
+    time.sleep(after)
+    process.kill()
+    process.wait()
+    found = xgc.open_catalog(path).load()
+    names = [name for name in found.scene.values if name != "a"]
+    assert len(set(names)) == len(names)
+    if path.is_file():
+        # Of one file: whole appends, one after another.
+        assert sorted(names) == sorted(
+            f"n{i}-{k}" for i in range(len(names) // 4) for k in range(4)
+        )
+    again = child(path, 0, 3)
+    go(again)
+    assert again.stdout.read().endswith("done\n")
+    names = list(xgc.open_catalog(path).scene.values)
+    assert len(set(names)) == len(names)
+    assert set(names) >= {"a", *(f"n{i}-{k}" for i in range(3) for k in range(4))}
+
+
+@pytest.mark.slow
+def test_of_two_who_append_at_once_none_loses_anything(written, make_item, child):
+    path = written(xgc.from_items([make_item("a", q=1)]))
+    # Of what both append, each scene is there once.
+    both = [child(path, 0, 6), child(path, 3, 9)]
+    for process in both:
+        go(process)
+    for process in both:
+        assert process.communicate()[0].endswith("done\n")
+    names = sorted(xgc.open_catalog(path).scene.values)
+    assert names == sorted(["a", *(f"n{i}-{k}" for i in range(9) for k in range(4))])
+
+
+def test_who_comes_while_another_is_at_work_is_told(written, make_item):
+    path = written(xgc.from_items([make_item("a")]))
+    inside = path if path.is_dir() else path.parent
+    with (
+        folder_at(inside).locked(),
+        pytest.raises(RuntimeError, match=r"Somebody else is at work in .*Append again"),
+    ):
+        xgc.append(xgc.from_items([make_item("b")]), path)
+    assert xgc.append(xgc.from_items([make_item("b")]), path) == 1
+
+
+# --- object stores --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", [None, "month"])
+def test_scenes_are_appended_in_an_object_store(by, make_item, new_bucket):
+    path = f"{new_bucket()}/deep/c.parquet"
+    old = [
+        make_item(f"a{i}", box(i, 0, i + 1, 1), f"2024-0{i + 1}-01T00:00:00Z", q=i)
+        for i in range(3)
+    ]
+    new = [make_item("b", box(1, 0, 2, 1), "2025-02-10T00:00:00Z", r="x", q=7)]
+    assert xgc.to_geoparquet(xgc.from_items(old), path, by=by) == path
+    added = xgc.from_items([*old, *new])
+    assert [xgc.append(added, path), xgc.append(added, path)] == [1, 0]
+    back = xgc.open_catalog(path)
+    assert by_key(back) == by_key(added)
+    assert set(back.geocat.query((1.2, 0.2, 1.8, 0.8)).scene.values) == {"a1", "b"}
+    lazy = pickle.loads(pickle.dumps(back))
+    assert sorted(lazy["q"].values) == [0, 1, 2, 7]
+    if by is None:
+        xgc.to_geoparquet(xgc.from_items(new), path)
+        with pytest.raises(ChangedFileError, match="open the catalog again"):
+            lazy["r"].values  # noqa: B018
+
+
+def test_a_bucket_and_a_trailing_slash_are_opened(make_item, new_bucket, tmp_path):
+    bucket = new_bucket()
+    made = xgc.from_items([make_item("a")])
+    xgc.to_geoparquet(made, f"{bucket}/x.parquet")
+    xgc.to_geoparquet(made, f"{bucket}/deep/x.parquet")
+    xgc.to_geoparquet(made, tmp_path / "x.parquet")
+    for place in (bucket, f"{bucket}/", f"{bucket}/deep", f"{bucket}/deep/", f"{tmp_path}/"):
+        assert list(xgc.open_catalog(place).scene.values) == ["a"], place

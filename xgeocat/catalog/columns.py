@@ -107,13 +107,25 @@ class StoredCatalog:
 
     def values(self, name: str, rows: Rows, assets: Sequence[int] | None = None) -> Array:
         """Values of a variable for some rows, and some assets, read now."""
-        if name in (schema.HREF, schema.ASSET_JSON) and self.items is None:
-            return self._of_assets(
-                name, rows, range(len(self.assets)) if assets is None else assets
-            )
-        if name in schema.ASSET_VARIABLES:
-            return self._of_items(name, rows, range(len(self.assets)) if assets is None else assets)
-        return self._of_scenes(name, rows)
+        assets = range(len(self.assets)) if assets is None else assets
+        if name in schema.ASSET_VARIABLES and not self._is_stored(name):
+            return self._of_items(name, rows, assets)
+        if not self._is_stored(name):
+            found = np.full(len(rows), None, object)
+            selection = self.selection(rows)
+            # Of some rows there may be none that has it.
+            if name in selection:
+                found[:] = selection[name].values
+            return found
+        keys = [self.assets[i] for i in assets]
+        table = self.scenes.read(rows, self._paths(name, keys), keep=name == schema.SCENE)
+        return self._made(name, table, keys)
+
+    def _is_stored(self, name: str) -> bool:
+        """Tell whether columns give a variable, without the items as a whole."""
+        if name in (schema.HREF, schema.ASSET_JSON, schema.ITEM_JSON):
+            return self.items is None
+        return name not in schema.ASSET_VARIABLES and self.kinds.get(name) != "item"
 
     def _of_items(self, name: str, rows: Rows, assets: Sequence[int]) -> Array:
         """What only the items tell of assets; some rows need not have them all."""
@@ -127,75 +139,70 @@ class StoredCatalog:
                 found[:, i] = values[:, at[self.assets[asset]]]
         return found
 
-    def _of_scenes(self, name: str, rows: Rows) -> Array:
-        """Values of a variable that has no assets."""
-        if name == schema.SCENE:
-            return _objects(self.scenes.read(rows, ["id"], keep=True)["id"])
-        if name == schema.GEOMETRY:
-            column = self.scenes.places.footprint
-            return self.scenes.drawn(self.scenes.read(rows, [column])[column].combine_chunks())
-        if name in (schema.START, schema.END):
-            times = start_and_end(self.scenes.read(rows, TIMES))
-            return times[name == schema.END]
-        if self.kinds.get(name) == "item" or (name == schema.ITEM_JSON and self.items is not None):
-            found = np.full(len(rows), None, object)
-            selection = self.selection(rows)
-            # Of some rows there may be none that has it.
-            if name in selection:
-                found[:] = selection[name].values
-            return found
-        if name == schema.ITEM_JSON:
-            return _objects(self.scenes.read(rows, [layout.ITEM])[layout.ITEM])
-        if name == schema.COLLECTION:
-            return _objects(self.scenes.read(rows, [name])[name])
-        return self._of_property(name, rows)
+    # --- what is made of which columns ------------------------------------------------------------
 
-    def _of_property(self, name: str, rows: Rows) -> Array:
+    def _paths(self, name: str, keys: Sequence[str]) -> Sequence[str]:
+        """Columns that a variable is made of, for assets some of their members."""
+        if name == schema.HREF:
+            return [f"assets.{key}.{schema.HREF}" for key in keys]
+        if name == schema.ASSET_JSON:
+            return [f"{layout.ASSETS}.{key}" for key in keys]
+        if name in self.kinds and self._is_of_texts(name):
+            plain = [] if layout.is_from_text(name) else [name]
+            return [*plain, f"{layout.TEXTS}.{name}"]
+        column = {
+            schema.SCENE: "id",
+            schema.ITEM_JSON: layout.ITEM,
+            schema.GEOMETRY: self.scenes.places.footprint,
+        }
+        return TIMES if name in (schema.START, schema.END) else [column.get(name, name)]
+
+    def _made(self, name: str, table: pa.Table, keys: Sequence[str]) -> Array:
+        """Values of a variable, of a table with its columns."""
+        if name in (schema.HREF, schema.ASSET_JSON):
+            return self._of_assets(name, table, keys)
+        if name == schema.GEOMETRY:
+            return self.scenes.drawn(table[self.scenes.places.footprint].combine_chunks())
+        if name in (schema.START, schema.END):
+            return start_and_end(table)[name == schema.END]
+        if name in self.kinds:
+            return self._of_property(name, table)
+        return _objects(table[self._paths(name, keys)[0]])
+
+    def _is_of_texts(self, name: str) -> bool:
+        return self.kinds[name] in ("json", layout.BOOLEAN) or layout.is_from_text(name)
+
+    def _of_property(self, name: str, table: pa.Table) -> Array:
         dtype = self.dtype(name)
-        if self.kinds[name] in ("json", layout.BOOLEAN) or layout.is_from_text(name):
-            found = self._of_texts(name, rows)
+        if self._is_of_texts(name):
+            found = _of_texts(name, table)
             if dtype.kind == "O":
                 return found
             return np.array([np.nan if v is None else v for v in found]).astype(dtype)
-        column = self.scenes.read(rows, [name])[name]
         if dtype.kind == "O":
-            return _objects(column)
-        return column.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+            return _objects(table[name])
+        return table[name].to_numpy(zero_copy_only=False).astype(dtype, copy=False)
 
-    def _of_texts(self, name: str, rows: Rows) -> Array:
-        """Values of which some, or all, are kept as texts."""
-        plain = [] if layout.is_from_text(name) else [name]
-        table = self.scenes.read(rows, [*plain, f"{layout.TEXTS}.{name}"])
-        texts = _objects(pc.struct_field(table[layout.TEXTS], [name]))
-        # Scenes that were written apart may have needed no text.
-        others = _objects(table[name]) if plain else texts
-        found = np.empty(len(texts), object)
-        found[:] = [
-            other if text is None else json.loads(text)
-            for text, other in zip(texts, others, strict=True)
-        ]
-        return found
-
-    def _of_assets(self, name: str, rows: Rows, assets: Sequence[int]) -> Array:
+    def _of_assets(self, name: str, table: pa.Table, keys: Sequence[str]) -> Array:
         """Hrefs, or all the rest that assets say."""
-        column, member = ("assets", (schema.HREF,)) if name == schema.HREF else (layout.ASSETS, ())
-        keys = [self.assets[i] for i in assets]
-        paths = [".".join((column, key, *member)) for key in keys]
-        found = np.full((len(rows), len(keys)), None, object)
-        if keys and len(rows):
-            structs = self.scenes.read(rows, paths)[column]
-            for i, key in enumerate(keys):
-                found[:, i] = _objects(pc.struct_field(structs, [key, *member]))
+        column, member = ("assets", [schema.HREF]) if name == schema.HREF else (layout.ASSETS, [])
+        found = np.full((len(table), len(keys)), None, object)
+        for i, key in enumerate(keys):
+            found[:, i] = _objects(pc.struct_field(table[column], [key, *member]))
         if name == schema.HREF:
             for place, href in np.ndenumerate(found):
                 found[place] = None if href is None else absolute_href(href, self.base)
         return found
 
+    # --- some rows, in memory ---------------------------------------------------------------------
+
     def drawn(self, rows: Rows) -> Drawn:
         """Footprints and times of some rows, in memory."""
-        column = self.scenes.places.footprint
-        table = self.scenes.read(rows, [column, *TIMES])
-        return Drawn(self.scenes.drawn(table[column].combine_chunks()), *start_and_end(table))
+        return self._drawn(self.scenes.read(rows, [self.scenes.places.footprint, *TIMES]))
+
+    def _drawn(self, table: pa.Table) -> Drawn:
+        footprints = table[self.scenes.places.footprint].combine_chunks()
+        return Drawn(self.scenes.drawn(footprints), *start_and_end(table))
 
     def selection(self, rows: Rows) -> xr.Dataset:
         """Catalog of some rows, in memory, made of their items; where they are is left out."""
@@ -209,15 +216,33 @@ class StoredCatalog:
         """Items of some rows."""
         if self.items is not None:
             return self.items(self.scenes.read(rows, self.scenes.schema.names))
-        given = [schema.ITEM_JSON, schema.HREF, schema.ASSET_JSON, *self.kinds]
-        columns = {name: (self.dims(name), self.values(name, rows)) for name in given}
-        coords = {
-            schema.SCENE: (schema.SCENE, self.values(schema.SCENE, rows)),
-            schema.COLLECTION: (schema.SCENE, self.values(schema.COLLECTION, rows)),
-            schema.ASSET: (schema.ASSET, schema.text_array(self.assets)),
-        }
-        index = xr.Coordinates.from_xindex(FootprintIndex(self.drawn(rows), self.crs))
-        return to_dicts(xr.Dataset(columns, coords=xr.Coordinates(coords).assign(index)))
+        # Of all columns at once: of a few rows reading takes longer than making.
+        places = [self.scenes.places.footprint, *TIMES]
+        coords = (schema.SCENE, schema.COLLECTION)
+        names = (schema.ITEM_JSON, schema.HREF, schema.ASSET_JSON, *self.kinds)
+        paths = dict.fromkeys(
+            p for name in (*coords, *names) for p in self._paths(name, self.assets)
+        )
+        table = self.scenes.read(rows, [*places, *paths])
+        made = {n: (self.dims(n), self._made(n, table, self.assets)) for n in (*coords, *names)}
+        here = {name: made.pop(name) for name in coords}
+        here[schema.ASSET] = ((schema.ASSET,), schema.text_array(self.assets))
+        drawn = self._drawn(table)
+        index = xr.Coordinates.from_xindex(FootprintIndex(drawn, self.crs))
+        return to_dicts(xr.Dataset(made, coords=xr.Coordinates(here).assign(index)))
+
+
+def _of_texts(name: str, table: pa.Table) -> NDArray[np.object_]:
+    """Values of which some, or all, are kept as texts."""
+    texts = _objects(pc.struct_field(table[layout.TEXTS], [name]))
+    # Scenes that were written apart may have needed no text.
+    others = texts if layout.is_from_text(name) else _objects(table[name])
+    found = np.empty(len(texts), object)
+    found[:] = [
+        other if text is None else json.loads(text)
+        for text, other in zip(texts, others, strict=True)
+    ]
+    return found
 
 
 def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:

@@ -235,11 +235,13 @@ class SceneIndex(Index):
         return None if which is None else scene_index(self.catalog, _taken(self.rows, which))
 
     def equals(self, other: Index, **kwargs: object) -> bool:
-        """Tell whether `other` is of the same rows of the same file."""
-        return isinstance(other, SceneIndex) and (
-            other is self
-            or (other.catalog is self.catalog and np.array_equal(other.rows, self.rows))
-        )
+        """Tell whether `other` has the same ids; those of the same rows need not be read."""
+        if isinstance(other, SceneIndex):
+            same_rows = np.array_equal(other.rows, self.rows)
+            if other.catalog is self.catalog and same_rows:
+                return True
+            return self.index.equals(other.index)
+        return isinstance(other, PandasIndex) and self.index.equals(other.index)
 
 
 def scene_index(catalog: StoredCatalog, rows: Rows) -> Index:

@@ -180,11 +180,15 @@ def _parts(
     if by is None:
         yield place, table
         return
+    if not len(table):
+        # It is of no month, but without any file there would be no catalog.
+        yield place / name, table
+        return
     start, _ = start_and_end(table)
     parts = _part(start, by)
     # As numbers, because unknown times are not even equal to each other.
     changes = np.diff(parts.astype(np.int64)) != 0
-    edges = np.flatnonzero(np.concatenate([[len(table) > 0], changes]))
+    edges = np.flatnonzero(np.concatenate([[True], changes]))
     for first, after in zip(edges, [*edges[1:], len(table)], strict=True):
         yield place / hive_folder(parts[first], by) / name, table.slice(first, after - first)
 
