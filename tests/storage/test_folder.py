@@ -41,6 +41,44 @@ def test_what_is_written_is_read(folder):
     assert folder.names("nothing here") == []
 
 
+def test_parts_of_a_file_are_read(folder):
+    content = bytes(range(256)) * 9
+    folder.write("a", content)
+    with folder.open("a") as file:
+        assert file.size() == len(content)
+        assert file.read(5) == content[:5]
+        file.seek(100)
+        assert file.read(7) == content[100:107]
+        file.seek(-3, 2)
+        assert file.tell() == len(content) - 3
+        assert file.read() == content[-3:]
+        assert file.read(4) == b""
+
+
+def test_a_file_that_is_filled_appears_whole(folder):
+    folder.write("b", b"old")
+    with folder.new_file("b") as path:
+        path.write_bytes(b"new")
+        assert folder.read("b") == b"old"
+    assert folder.read("b") == b"new"
+    with pytest.raises(ZeroDivisionError), folder.new_file("b") as path:
+        path.write_bytes(b"half")
+        _ = 1 / 0
+    assert folder.read("b") == b"new"
+    assert folder.names() == ["b"]
+
+
+def test_a_file_that_is_written_again_is_of_another_version(folder):
+    folder.write("a", b"one")
+    first = folder.version("a")
+    assert folder.version("a") == first
+    folder.write("a", b"two")
+    assert folder.version("a") != first
+    for read in (folder.version, folder.open):
+        with pytest.raises(FileNotFoundError):
+            read("nope")
+
+
 def test_a_folder_is_a_value(folder):
     folder.write("a", b"1")
     again = pickle.loads(pickle.dumps(folder))

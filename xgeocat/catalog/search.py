@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import xarray as xr
@@ -14,10 +18,10 @@ from xgeocat.catalog.provenance import place, recorded
 from xgeocat.catalog.sources import Json
 from xgeocat.catalog.stac import from_items
 
-#: Seconds without an answer after which a request is given up, and tried again.
-TIMEOUT = 30
-#: What passes by itself: rate limits, and gateways whose server is busy.
-RETRY_STATUS = (429, 500, 502, 503, 504)
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from xgeocat.catalog.harvest import Ask, Page
 
 
 def search(
@@ -29,6 +33,7 @@ def search(
     datetime: str | None = None,
     query: Mapping[str, object] | None = None,
     max_items: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Search a STAC API and build a catalog of what it answers.
@@ -49,6 +54,10 @@ def search(
         Query extension, e.g. ``{"eo:cloud_cover": {"lt": 15}}``.
     max_items : int, optional
         Stop after so many items.
+    out : path or URL, optional
+        Write page after page to this GeoParquet file, in bounded memory, and open it in the end.
+        Called again after a failure with the same arguments, the search goes on after the last
+        page that came: they are kept beside the file, in ``.NAME.search``, until all are there.
     progress : bool, default: True
         Show how many items have come, of how many.
 
@@ -65,15 +74,6 @@ def search(
     ValueError
         When it answers with fewer items than it said there are.
     """
-    import pystac
-    import pystac_client
-    import pystac_client.errors
-    from pystac_client.exceptions import APIError
-    from pystac_client.stac_api_io import StacApiIO
-    from requests.exceptions import RequestException
-    from urllib3 import Retry
-
-    retry = Retry(total=6, backoff_factor=0.5, status_forcelist=RETRY_STATUS, allowed_methods=None)
     if bbox is not None and (intersects is not None or len(bbox) != 4 or bbox[1] > bbox[3]):
         raise ValueError(
             f"bbox={bbox!r} with intersects={intersects!r:.80}: give one of them; a bbox is (west, "
@@ -81,48 +81,125 @@ def search(
         )
     if datetime is not None:
         parse_interval(datetime)
-    found: dict[tuple[object, object], Json] = {}
-    try:
-        client = pystac_client.Client.open(
-            url, stac_io=StacApiIO(max_retries=retry, timeout=TIMEOUT)
-        )
-        for box in _boxes(bbox):
-            # pystac-client takes any sequence and mapping; its annotations know only list and dict.
-            request: Json = {
-                "collections": collections,
-                "bbox": box,
-                "intersects": intersects,
-                "datetime": datetime,
-                "query": query,
-                "max_items": max_items,
-            }
-            answer = client.search(**request)
-            for item in _all_items(answer.pages_as_dicts(), max_items, progress):
-                found[item.get("collection"), item["id"]] = item
-    except (
-        pystac.STACError,
-        pystac_client.errors.ClientTypeError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:
-        raise ValueError(f"{url} does not answer as a STAC API: {error}.") from error
-    except (APIError, RequestException) as error:
-        raise ConnectionError(
-            f"The STAC API at {url} failed after {len(found)} items, retries included: {error}. "
-            "Check the address, or try again later."
-        ) from error
-    catalog = from_items(list(found.values())[:max_items])
-    asked = {
+    asked: Json = {
         "collections": collections,
-        "bbox": bbox,
+        "intersects": intersects,
         "datetime": datetime,
         "query": query,
         "max_items": max_items,
     }
-    return recorded(
-        catalog, "search", url=_public(url), intersects=_outline(intersects), **_as_json(asked)
-    )
+    told = {**_as_json({**asked, "bbox": bbox}), "intersects": _outline(intersects)}
+
+    def describe(found: xr.Dataset) -> xr.Dataset:
+        return recorded(found, "search", url=_public(url), **told)
+
+    requests = [{**asked, "bbox": box} for box in _boxes(bbox)]
+    if out is not None:
+        return _harvested(url, requests, out, {**told, "url": _public(url)}, describe, progress)
+    found: dict[tuple[object, object], Json] = {}
+    with _answers(url, found), _bar(progress) as bar:
+        for ask in _searches(url, requests):
+            seen = 0
+            for items, _, matched in ask(None, 0):
+                found |= {(item.get("collection"), item["id"]): item for item in items}
+                seen += len(items)
+                bar.tell(seen, matched)
+    return describe(from_items(list(found.values())[:max_items]))
+
+
+def _harvested(
+    url: str,
+    requests: Sequence[Json],
+    out: str | os.PathLike[str],
+    told: Json,
+    describe: Callable[[xr.Dataset], xr.Dataset],
+    progress: bool,
+) -> xr.Dataset:
+    """Search into a file."""
+    from pystac_client.exceptions import APIError
+
+    from xgeocat.catalog.harvest import Harvest
+
+    harvest = Harvest(out, told)
+    with _answers(url, harvest.state), _bar(progress) as bar:
+        searches = _searches(url, requests)
+        try:
+            harvest.gather(searches, bar.tell)
+        except APIError as error:
+            status = getattr(error, "status_code", None)
+            if harvest.state["next"] is None or status is None or not 400 <= status < 429:
+                raise
+            harvest.begin_again()
+            harvest.gather(searches, bar.tell)
+    return harvest.finish(describe)
+
+
+def _searches(url: str, requests: Sequence[Json]) -> list[Ask]:
+    """For each of some requests a function that gives its pages, from a link on."""
+    from pystac_client import Client
+
+    from xgeocat.catalog.pages import each_page, patient_io
+
+    io = patient_io()
+    client = Client.open(url, stac_io=io)
+
+    def ask(request: Json, start: Json | None, seen: int) -> Iterator[Page]:
+        answer = client.search(**request)
+        most, matched = request["max_items"], None
+        for page, link in each_page(answer, io, start):
+            matched = page.get("numberMatched", (page.get("context") or {}).get("matched", matched))
+            items = page["features"] if most is None else page["features"][: most - seen]
+            seen += len(items)
+            last = most is not None and seen >= most
+            yield items, None if last else link, matched
+            if last:
+                return
+        if matched is not None and seen < matched:
+            raise ValueError(
+                f"The API said that {matched} items match and sent {seen}: its paging broke off. "
+                "Search again, in smaller pieces of place or time."
+            )
+
+    return [partial(ask, request) for request in requests]
+
+
+@contextmanager
+def _answers(url: str, found: Mapping[Any, object]) -> Iterator[None]:
+    """Tell of a server that fails, or that is none of STAC."""
+    import pystac
+    from pystac_client.errors import ClientTypeError
+    from pystac_client.exceptions import APIError
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (APIError, RequestException) as error:
+        items = found.get("items", len(found))
+        raise ConnectionError(
+            f"The STAC API at {url} failed after {items} items, retries included: {error}. "
+            "Check the address, or try again later."
+        ) from error
+    except (pystac.STACError, ClientTypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{url} does not answer as a STAC API: {error}.") from error
+
+
+class _Bar:
+    """Progress: items that came, of those there are."""
+
+    def __init__(self, bar: tqdm[NoReturn]) -> None:
+        self.bar = bar
+
+    def tell(self, items: int, of: int | None) -> None:
+        self.bar.total = of
+        self.bar.update(items - self.bar.n)
+
+
+@contextmanager
+def _bar(progress: bool) -> Iterator[_Bar]:
+    from tqdm import tqdm
+
+    with tqdm(desc="search", unit=" items", disable=not progress) as bar:
+        yield _Bar(bar)
 
 
 def _as_json(asked: Json) -> Json:
@@ -149,26 +226,3 @@ def _boxes(bbox: Sequence[float] | None) -> list[Sequence[float] | None]:
         return [bbox]
     west, south, east, north = bbox
     return [(west, south, 180, north), (-180, south, east, north)]
-
-
-def _all_items(pages: Iterator[Json], max_items: int | None, progress: bool) -> Iterator[Json]:
-    from tqdm import tqdm
-
-    seen, matched = 0, None
-    with tqdm(desc="search", unit=" items", disable=not progress) as bar:
-        for page in pages:
-            matched = page.get("numberMatched", (page.get("context") or {}).get("matched", matched))
-            bar.total = (
-                min(n for n in (matched, max_items) if n is not None)
-                if (matched or max_items)
-                else None
-            )
-            for item in page["features"]:
-                seen += 1
-                bar.update()
-                yield item
-    if matched is not None and seen < min(matched, max_items or matched):
-        raise ValueError(
-            f"The API said that {matched} items match and sent {seen}: its paging broke off. "
-            "Search again, in smaller pieces of place or time."
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -89,7 +90,8 @@ class Bucket:
         import pyarrow as pa
 
         with _told(self.url):
-            return pa.PythonFile(obstore.open_reader(self.store, name), mode="r")
+            size = obstore.head(self.store, name)["size"]
+        return pa.PythonFile(_Ranges(self, name, size), mode="r")
 
     def version(self, name: str) -> str:
         """Say which version of an object this is."""
@@ -171,6 +173,38 @@ class Bucket:
 
     def forget_parts(self, name: str) -> None:
         """Do nothing: there is nothing beside the place of the group."""
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file, of which only what is read is asked for."""
+
+    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+        self.bucket = bucket
+        self.object = name
+        self.size = size
+        self.at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
+        return self.at
+
+    def read(self, size: int = -1) -> bytes:
+        length = self.size - self.at if size < 0 else min(size, self.size - self.at)
+        if length <= 0:
+            return b""
+        with _told(self.bucket.url):
+            found = obstore.get_range(self.bucket.store, self.object, start=self.at, length=length)
+        self.at += length
+        return found.to_bytes()
 
 
 @lru_cache(maxsize=64)
