@@ -96,7 +96,7 @@ def _files(folder: Folder, name: str) -> Iterator[tuple[Folder, str]]:
         yield inside, CATALOG_FILE
     elif entries:
         yield from _walked(inside, entries)
-    elif folder.has(name):
+    elif name and folder.has(name):
         yield folder, name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +26,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     import pyarrow as pa
     from obstore.store import ObjectStore
+    from typing_extensions import Buffer
     from zarr.abc.store import Store
 
 #: How long a request is tried again by itself; a run tries whole scenes again after that.
@@ -58,7 +60,7 @@ class Bucket:
 
     def inside(self, name: str) -> Self:
         """A folder in this one."""
-        return type(self)(f"{self.url}/{name}")
+        return type(self)(f"{self.url}/{name}") if name else self
 
     @property
     def store(self) -> ObjectStore:
@@ -89,7 +91,7 @@ class Bucket:
         import pyarrow as pa
 
         with _told(self.url):
-            return pa.PythonFile(obstore.open_reader(self.store, name), mode="r")
+            return pa.PythonFile(_Object(self.store, self.url, name), mode="r")
 
     def version(self, name: str) -> str:
         """Say which version of an object this is."""
@@ -171,6 +173,42 @@ class Bucket:
 
     def forget_parts(self, name: str) -> None:
         """Do nothing: there is nothing beside the place of the group."""
+
+
+class _Object(io.RawIOBase):
+    """An object as a file, of which exactly what is asked for is read.
+
+    The reader of obstore reads a megabyte at least, and cannot tell whether it is closed, which
+    pyarrow asks for.
+    """
+
+    def __init__(self, store: ObjectStore, url: str, name: str) -> None:
+        self._store, self._url, self._name = store, url, name
+        self._size = obstore.head(store, name)["size"]
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Buffer) -> int:
+        into = memoryview(buffer).cast("B")
+        length = max(min(len(into), self._size - self._at), 0)
+        if length:
+            with _told(self._url):
+                found = obstore.get_range(self._store, self._name, start=self._at, length=length)
+            into[:length] = memoryview(found)
+        self._at += length
+        return length
 
 
 @lru_cache(maxsize=64)
