@@ -88,13 +88,12 @@ def test_what_xarray_does_is_the_same(change, both):
 
 def test_tables_and_pictures_are_the_same(both):
     memory, stored = both
-    one, other = (
-        ds[["cloud", "number", "gap"]].drop_vars("geometry").to_dataframe() for ds in both
-    )
+    columns = ["cloud", "number", "gap"]
+    one, other = (ds[columns].to_dataframe() for ds in both)
     assert one.equals(other)
     assert stored["collection"].to_series().equals(memory["collection"].to_series())
-    assert "s07" in repr(stored.isel(scene=slice(0, 2)).scene.values) or len(repr(stored)) > 100
-    assert "geometry" in stored._repr_html_()
+    for text in (repr(stored), stored._repr_html_()):
+        assert all(str(name) in text for name in memory.coords)
 
 
 def test_a_column_from_elsewhere_is_aligned_by_id(both):
@@ -109,7 +108,7 @@ def test_a_column_from_elsewhere_is_aligned_by_id(both):
 
 def test_an_id_that_is_not_there_is_told(both):
     for ds in both:
-        with pytest.raises(KeyError, match="nobody"):
+        with pytest.raises(KeyError, match="nobody|not all values found"):
             ds.sel(scene="nobody")
 
 
