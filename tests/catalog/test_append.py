@@ -344,7 +344,7 @@ def test_scenes_are_appended_in_an_object_store(by, make_item, new_bucket):
     back = xgc.open_catalog(path)
     assert by_key(back) == by_key(added)
     assert set(back.geocat.query((1.2, 0.2, 1.8, 0.8)).scene.values) == {"a1", "b"}
-    lazy = pickle.loads(pickle.dumps(back))
+    lazy = pickle.loads(pickle.dumps(xgc.open_catalog(path)))
     assert sorted(lazy["q"].values) == [0, 1, 2, 7]
     if by is None:
         xgc.to_geoparquet(xgc.from_items(new), path)

@@ -464,6 +464,13 @@ def dtype_of(kind: str) -> np.dtype[np.generic]:
     return np.dtype(object if objects else kind)
 
 
+def is_complete(table: pa.Schema, about: Json) -> bool:
+    """Tell whether a table has the columns of which it says that it has them."""
+    named = {name for name in about["variables"] if not is_from_text(name)}
+    always = {"id", "collection", "geometry", "bbox", "assets", "datetime", ITEM}
+    return set(table.names) >= named | always
+
+
 def about_file(metadata: Mapping[bytes, bytes] | None, file: str) -> Json | None:
     """What our metadata says of a file; None for a file that is not ours.
 

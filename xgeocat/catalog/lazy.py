@@ -184,6 +184,9 @@ class SceneIndex(Index):
     A selection of few is an ordinary index.
     """
 
+    #: As a PandasIndex has it, which may have to put this one behind itself.
+    dim = schema.SCENE
+
     def __init__(self, catalog: StoredCatalog, rows: Rows) -> None:
         self.catalog = catalog
         self.rows = rows

@@ -76,8 +76,9 @@ def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
         layout.about_file(file.footer.metadata, f"{file.folder.url}/{file.name}") for file in files
     ]
     ours = [about for about in abouts if about is not None]
-    if len(ours) == len(abouts):
-        about = layout.about_all(ours)
+    about = layout.about_all(ours) if len(ours) == len(abouts) else None
+    # Tools that leave out a column may leave what we said of the table as it was.
+    if about is not None and layout.is_complete(known, about):
         projected = layout.FOOTPRINT in known.names
         columns = (layout.FOOTPRINT, layout.BOX) if projected else ("geometry", "bbox")
         scenes = StoredScenes(files, known, Places(*columns, exact=True))
@@ -96,7 +97,7 @@ def _files(folder: Folder, name: str) -> Iterator[tuple[Folder, str]]:
         yield inside, CATALOG_FILE
     elif entries:
         yield from _walked(inside, entries)
-    elif folder.has(name):
+    elif name and folder.has(name):
         yield folder, name
 
 

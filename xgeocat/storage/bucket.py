@@ -26,6 +26,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     import pyarrow as pa
     from obstore.store import ClientConfig, ObjectStore
+    from typing_extensions import Buffer
     from zarr.abc.store import Store
 
 #: How long a request is tried again by itself; a run tries whole scenes again after that.
@@ -59,7 +60,7 @@ class Bucket:
 
     def inside(self, name: str) -> Self:
         """A folder in this one."""
-        return type(self)(f"{self.url}/{name}")
+        return type(self)(f"{self.url}/{name}") if name else self
 
     @property
     def store(self) -> ObjectStore:
@@ -90,8 +91,7 @@ class Bucket:
         import pyarrow as pa
 
         with _told(self.url):
-            size = obstore.head(self.store, name)["size"]
-        return pa.PythonFile(_Ranges(self, name, size), mode="r")
+            return pa.PythonFile(_Object(self.store, self.url, name), mode="r")
 
     def version(self, name: str) -> str:
         """Say which version of an object this is."""
@@ -175,14 +175,17 @@ class Bucket:
         """Do nothing: there is nothing beside the place of the group."""
 
 
-class _Ranges(io.RawIOBase):
-    """An object as a file, of which only what is read is asked for."""
+class _Object(io.RawIOBase):
+    """An object as a file, of which exactly what is asked for is read.
 
-    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
-        self.bucket = bucket
-        self.object = name
-        self.size = size
-        self.at = 0
+    The reader of obstore reads a megabyte at least, and cannot tell whether it is closed, which
+    pyarrow asks for.
+    """
+
+    def __init__(self, store: ObjectStore, url: str, name: str) -> None:
+        self._store, self._url, self._name = store, url, name
+        self._size = obstore.head(store, name)["size"]
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -191,20 +194,21 @@ class _Ranges(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self.at
+        return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
 
-    def read(self, size: int = -1) -> bytes:
-        length = self.size - self.at if size < 0 else min(size, self.size - self.at)
-        if length <= 0:
-            return b""
-        with _told(self.bucket.url):
-            found = obstore.get_range(self.bucket.store, self.object, start=self.at, length=length)
-        self.at += length
-        return found.to_bytes()
+    def readinto(self, buffer: Buffer) -> int:
+        into = memoryview(buffer).cast("B")
+        length = max(min(len(into), self._size - self._at), 0)
+        if length:
+            with _told(self._url):
+                found = obstore.get_range(self._store, self._name, start=self._at, length=length)
+            into[:length] = memoryview(found)
+        self._at += length
+        return length
 
 
 @lru_cache(maxsize=64)

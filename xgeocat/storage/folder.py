@@ -150,10 +150,11 @@ def is_remote(url: str) -> bool:
 
 
 def parent_and_name(url: str | os.PathLike[str]) -> tuple[Folder, str]:
-    """Split the URL of a file into its folder and its name."""
+    """Split the URL of a file into its folder and its name; that of a bucket is ``""``."""
     text = os.fspath(url)
     if is_remote(text):
-        parent, _, name = text.rpartition("/")
-        return folder_at(parent), name
+        scheme, _, rest = text.rstrip("/").partition("://")
+        inside, _, name = rest.rpartition("/")
+        return folder_at(f"{scheme}://{inside or name}"), name if inside else ""
     path = Path(text.removeprefix("file://"))
     return DiskFolder(path.parent), path.name
