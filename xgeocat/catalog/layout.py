@@ -7,7 +7,6 @@ column by column, from which the catalog comes back as it was.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json as pj
 import pyproj
 import shapely
 import xarray as xr
@@ -26,6 +24,13 @@ from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, cut_at_antimeridian, outline, same_crs
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.interval import to_utc
+from xgeocat.catalog.jsoncolumns import (
+    links_or_none,
+    lists_or_none,
+    members_of,
+    parsed,
+    struct_of,
+)
 from xgeocat.catalog.sources import Json
 
 #: What is written here; a file of a later version is refused.
@@ -49,7 +54,6 @@ MEMBERS = ("type", "stac_version", "stac_extensions", "id", "collection", "geome
 LONG, BOOLEAN, GAPS = "long", "boolean", "?"
 
 MOMENT = pa.timestamp("us", tz="UTC")
-LINKS = pa.list_(pa.struct([(name, pa.string()) for name in ("href", "rel", "type", "title")]))
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 # --- scenes to table ------------------------------------------------------------------------------
@@ -81,15 +85,15 @@ def table_of(ds: xr.Dataset) -> pa.Table:
             f"Scene {lost[0]!r} has no item_json: it was masked, as by .where(...). Select "
             "scenes with .isel(scene=...), or use .where(..., drop=True)."
         )
-    said = _parsed(items)
+    said = parsed(items)
     columns: dict[str, pa.Array] = {
         "type": pa.repeat(pa.scalar("Feature"), len(items)),
         "stac_version": said.pop("stac_version", pa.repeat(pa.scalar("1.0.0"), len(items))),
-        "stac_extensions": _lists(said.pop("stac_extensions", None), len(items)),
+        "stac_extensions": lists_or_none(said.pop("stac_extensions", None), len(items)),
         "id": texts_of(ds[schema.SCENE]),
         "collection": texts_of(ds[schema.COLLECTION]),
         **_places(index.geometry, index.crs, items),
-        "links": _links(said.pop("links", None), len(items)),
+        "links": links_or_none(said.pop("links", None), len(items)),
         "assets": _assets(ds),
         **_moments(index.start, index.end, items),
     }
@@ -105,14 +109,14 @@ def table_of(ds: xr.Dataset) -> pa.Table:
             column = _as_moments(column)
         if name not in MEMBERS:
             columns[name] = column
-    for name, column in _members(nested).items():
+    for name, column in members_of(nested).items():
         if name not in columns and name not in schema.RESERVED:
             columns[name] = column
     keys = map(str, ds[schema.ASSET].values)
     texts = ds[schema.ASSET_JSON].transpose(schema.SCENE, schema.ASSET).values
     own = {key: pa.array(texts[:, i], pa.string(), from_pandas=True) for i, key in enumerate(keys)}
     columns[ITEM] = items
-    columns |= {name: _struct(said) for name, said in ((ASSETS, own), (TEXTS, exact)) if said}
+    columns |= {name: struct_of(said) for name, said in ((ASSETS, own), (TEXTS, exact)) if said}
     return pa.table(columns).replace_schema_metadata(metadata_of(ds))
 
 
@@ -204,7 +208,7 @@ def _wkb(geometry: NDArray[np.object_]) -> pa.BinaryArray:
 
 def _boxes(geometry: NDArray[np.object_]) -> pa.StructArray:
     bounds = shapely.bounds(geometry)
-    return _struct(
+    return struct_of(
         {name: pa.array(bounds[:, i], from_pandas=True) for i, name in enumerate(CORNERS)}
     )
 
@@ -228,83 +232,7 @@ def _moments(
     return moments
 
 
-# --- what JSON says -------------------------------------------------------------------------------
-
-
-def _parsed(texts: pa.StringArray) -> dict[str, pa.Array]:
-    """Members of JSON objects as columns; where they are of several kinds, as texts."""
-    if not len(texts):
-        return {}
-    lines = "\n".join(texts.to_pylist()).encode()
-    try:
-        options = pj.ReadOptions(use_threads=False, block_size=len(lines) + 1)
-        table = pj.read_json(io.BytesIO(lines), read_options=options)
-    except pa.ArrowInvalid:
-        return _parsed_one_by_one(texts)
-    return {
-        name: table[name].combine_chunks()
-        for name in table.column_names
-        if _storable(table.schema.field(name).type)
-    }
-
-
-def _parsed_one_by_one(texts: pa.StringArray) -> dict[str, pa.Array]:
-    objects = [json.loads(text) for text in texts.to_pylist()]
-    columns = {}
-    for name in dict.fromkeys(name for found in objects for name in found):
-        values = [found.get(name) for found in objects]
-        if name == "properties":
-            plain = [{k: _as_text(v) for k, v in (p or {}).items()} for p in values]
-            columns[name] = pa.array(plain) if any(plain) else None
-        elif name == "links":
-            columns[name] = pa.array(
-                [[{k.name: _as_text(link.get(k.name)) for k in LINKS.value_type}
-                  for link in links or ()] for links in values], LINKS)  # fmt: skip
-        elif name in ("roles", "stac_extensions"):
-            columns[name] = pa.array(
-                [None if v is None else list(map(str, v)) for v in values], pa.list_(pa.string())
-            )
-        else:
-            columns[name] = pa.array(map(_as_text, values), pa.string())
-    return {name: column for name, column in columns.items() if column is not None}
-
-
-def _as_text(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _storable(kind: pa.DataType) -> bool:
-    """Tell whether Parquet can hold a kind: not one of which nothing but nulls was seen."""
-    if pa.types.is_struct(kind):
-        return kind.num_fields > 0 and all(_storable(field.type) for field in kind)
-    return _storable(kind.value_type) if pa.types.is_list(kind) else not pa.types.is_null(kind)
-
-
-def _members(struct: pa.StructArray | None) -> dict[str, pa.Array]:
-    """Columns of a struct, null where it is."""
-    if struct is None or not pa.types.is_struct(struct.type):
-        return {}
-    fields = zip(struct.type, struct.flatten(), strict=True)
-    return {field.name: column for field, column in fields if _storable(field.type)}
-
-
-def _struct(members: Mapping[str, pa.Array], mask: pa.BooleanArray | None = None) -> pa.StructArray:
-    return pa.StructArray.from_arrays(list(members.values()), list(members), mask=mask)
-
-
-def _lists(found: pa.Array | None, rows: int) -> pa.Array:
-    kind = pa.list_(pa.string())
-    return found if found is not None and found.type.equals(kind) else pa.nulls(rows, kind)
-
-
-def _links(found: pa.Array | None, rows: int) -> pa.Array:
-    none = pa.array([[]] * rows, LINKS)
-    if found is None or not pa.types.is_list(found.type):
-        return none
-    try:
-        return pc.coalesce(found.cast(LINKS), none)
-    except pa.ArrowException:
-        return none
+# --- assets ---------------------------------------------------------------------------------------
 
 
 def _assets(ds: xr.Dataset) -> pa.StructArray:
@@ -315,14 +243,14 @@ def _assets(ds: xr.Dataset) -> pa.StructArray:
     for i, key in enumerate(ds[schema.ASSET].values):
         said = pa.array(texts[:, i], pa.string(), from_pandas=True)
         coded = said.dictionary_encode()
-        members = _parsed(coded.dictionary)
+        members = parsed(coded.dictionary)
         columns = {"href": pa.array(hrefs[:, i], pa.string(), from_pandas=True)}
         columns |= {
             name: column.take(coded.indices) for name, column in members.items() if name != "href"
         }
-        assets[str(key)] = _struct(columns, said.is_null())
+        assets[str(key)] = struct_of(columns, said.is_null())
     # Parquet has no struct without members.
-    return _struct(assets or {"none": pa.nulls(ds.sizes[schema.SCENE], pa.string())})
+    return struct_of(assets or {"none": pa.nulls(ds.sizes[schema.SCENE], pa.string())})
 
 
 # --- file metadata --------------------------------------------------------------------------------
