@@ -36,7 +36,7 @@ class StoredCatalog:
         The rows.
     about : dict
         CRS of the footprints, names of the assets, how each property comes back, attrs; see
-        :func:`xgeocat.catalog.layout.metadata_of`. Of a property that comes back ``"item"`` only
+        :func:`xgeocat.catalog.layout.about_of`. Of a property that comes back ``"item"`` only
         the item as a whole tells the value.
     base : str
         Where hrefs start that are relative.

@@ -73,6 +73,7 @@ def members_of(struct: pa.StructArray | None) -> dict[str, pa.Array]:
 def struct_of(
     members: Mapping[str, pa.Array], mask: pa.BooleanArray | None = None
 ) -> pa.StructArray:
+    """One struct of some columns, null where the mask is true."""
     return pa.StructArray.from_arrays(list(members.values()), list(members), mask=mask)
 
 

@@ -70,7 +70,7 @@ def table_of(ds: xr.Dataset) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        One row per scene, with all of `ds` but its attrs, and :func:`metadata_of` it.
+        One row per scene, with all of `ds`, its attrs in the metadata; see :func:`about_of`.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def table_of(ds: xr.Dataset) -> pa.Table:
             f"Scene {lost[0]!r} has no item_json: it was masked, as by .where(...). Select "
             "scenes with .isel(scene=...), or use .where(..., drop=True)."
         )
-    said = parsed(items)
+    said, (assets, own) = parsed(items), _assets(ds)
     columns: dict[str, pa.Array] = {
         "type": pa.repeat(pa.scalar("Feature"), len(items)),
         "stac_version": said.pop("stac_version", pa.repeat(pa.scalar("1.0.0"), len(items))),
@@ -94,14 +94,16 @@ def table_of(ds: xr.Dataset) -> pa.Table:
         "collection": texts_of(ds[schema.COLLECTION]),
         **_places(index.geometry, index.crs, items),
         "links": links_or_none(said.pop("links", None), len(items)),
-        "assets": _assets(ds),
+        "assets": assets,
         **_moments(index.start, index.end, items),
     }
     nested = said.pop("properties", None)
     exact: dict[str, pa.Array] = {}
+    kinds: dict[str, str] = {}
     for name, values in _properties(ds).items():
         column = _plain_column(values)
-        if _kind(name, values) in ("json", BOOLEAN) or is_from_text(name):
+        kinds[name] = _kind(name, values, column)
+        if kinds[name] in ("json", BOOLEAN) or is_from_text(name):
             exact[name] = pa.array(map(_json_or_none, values.tolist()), pa.string())
         if column is None:
             column = exact[name]
@@ -112,12 +114,9 @@ def table_of(ds: xr.Dataset) -> pa.Table:
     for name, column in members_of(nested).items():
         if name not in columns and name not in schema.RESERVED:
             columns[name] = column
-    keys = map(str, ds[schema.ASSET].values)
-    texts = ds[schema.ASSET_JSON].transpose(schema.SCENE, schema.ASSET).values
-    own = {key: pa.array(texts[:, i], pa.string(), from_pandas=True) for i, key in enumerate(keys)}
     columns[ITEM] = items
-    columns |= {name: struct_of(said) for name, said in ((ASSETS, own), (TEXTS, exact)) if said}
-    return pa.table(columns).replace_schema_metadata(metadata_of(ds))
+    columns |= {name: struct_of(texts) for name, texts in ((ASSETS, own), (TEXTS, exact)) if texts}
+    return pa.table(columns).replace_schema_metadata(metadata(_about(ds, kinds)))
 
 
 def is_from_text(name: str) -> bool:
@@ -235,43 +234,46 @@ def _moments(
 # --- assets ---------------------------------------------------------------------------------------
 
 
-def _assets(ds: xr.Dataset) -> pa.StructArray:
-    """What each asset says, of which most say the same as their like in other scenes."""
+def _assets(ds: xr.Dataset) -> tuple[pa.StructArray, dict[str, pa.StringArray]]:
+    """What each asset says: as columns for others, and as it is.
+
+    Most say the same as their like in other scenes, which is read once.
+    """
     hrefs = ds[schema.HREF].transpose(schema.SCENE, schema.ASSET).values
     texts = ds[schema.ASSET_JSON].transpose(schema.SCENE, schema.ASSET).values
-    assets = {}
-    for i, key in enumerate(ds[schema.ASSET].values):
-        said = pa.array(texts[:, i], pa.string(), from_pandas=True)
-        coded = said.dictionary_encode()
-        members = parsed(coded.dictionary)
+    assets, own = {}, {}
+    for i, key in enumerate(map(str, ds[schema.ASSET].values)):
+        codes, found = pd.factorize(texts[:, i])
+        at, distinct = pa.array(codes, mask=codes < 0), pa.array(found, pa.string())
         columns = {"href": pa.array(hrefs[:, i], pa.string(), from_pandas=True)}
         columns |= {
-            name: column.take(coded.indices) for name, column in members.items() if name != "href"
+            name: column.take(at) for name, column in parsed(distinct).items() if name != "href"
         }
-        assets[str(key)] = struct_of(columns, said.is_null())
+        assets[key] = struct_of(columns, at.is_null())
+        own[key] = distinct.take(at)
     # Parquet has no struct without members.
-    return struct_of(assets or {"none": pa.nulls(ds.sizes[schema.SCENE], pa.string())})
+    return struct_of(assets or {"none": pa.nulls(ds.sizes[schema.SCENE], pa.string())}), own
 
 
 # --- file metadata --------------------------------------------------------------------------------
 
 
-def metadata_of(ds: xr.Dataset) -> dict[bytes, bytes]:
-    """Metadata of a file of scenes, for GeoParquet, stac-geoparquet and for us."""
-    return metadata(about_of(ds))
-
-
 def about_of(ds: xr.Dataset) -> Json:
-    """What a table of a catalog says of itself beyond the STAC layout.
+    """What the table of a catalog says of itself beyond the STAC layout.
 
     Its version, the CRS of the footprints, the names of the assets, how each property comes back,
     attrs.
     """
+    properties = _properties(ds).items()
+    return _about(ds, {name: _kind(name, v, _plain_column(v)) for name, v in properties})
+
+
+def _about(ds: xr.Dataset, kinds: Mapping[str, str]) -> Json:
     return {
         "version": VERSION,
         "crs": footprint_index(ds).crs.to_json_dict(),
         "assets": [str(key) for key in ds[schema.ASSET].values],
-        "variables": {name: _kind(name, values) for name, values in _properties(ds).items()},
+        "variables": dict(kinds),
         "attrs": ds.attrs,
     }
 
@@ -301,7 +303,7 @@ def _geo_column(box: str, crs: pyproj.CRS) -> Json:
     }
 
 
-def _kind(name: str, values: NDArray[np.generic]) -> str:
+def _kind(name: str, values: NDArray[np.generic], plain: pa.Array | None) -> str:
     """How a property comes back: a numpy dtype, :data:`LONG`, ``"object"``, or perhaps from text.
 
     Of the last kind are ``"json"`` and :data:`BOOLEAN`.
@@ -312,7 +314,6 @@ def _kind(name: str, values: NDArray[np.generic]) -> str:
         return values.dtype.str
     if is_from_text(name):
         return "json"
-    plain = _plain_column(values)
     if plain is not None and pa.types.is_boolean(plain.type):
         return BOOLEAN
     return "object" if plain is not None and pa.types.is_string(plain.type) else "json"
@@ -323,7 +324,7 @@ def _are_exact_as_floats(values: NDArray[np.generic]) -> bool:
 
 
 def about_table(table: pa.Schema) -> Json:
-    """What a table of ours says of itself; see :func:`metadata_of`."""
+    """What a table of ours says of itself; see :func:`about_of`."""
     found: Json = json.loads(table.metadata[METADATA_KEY])
     return found
 
