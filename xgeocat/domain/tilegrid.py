@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.domain.geoslice import crs_of
-from xgeocat.domain.mgrs import EDGE, squares
+from xgeocat.domain.mgrs import EDGE, Square, squares
 
 #: How far a footprint has to reach into a tile to meet it, in pixels: to touch is not enough.
 REACH = 0.01
@@ -131,7 +131,8 @@ def candidates(
     Raises
     ------
     ValueError
-        For a footprint that cannot be drawn in the CRS of a GridSpec.
+        For a footprint that cannot be drawn in the CRS of a GridSpec, or that lies where MGRS has
+        no squares.
     """
     if isinstance(grid, GeoBox):
         return [GridTile("grid", grid)]
@@ -143,8 +144,16 @@ def candidates(
         ]
     drawn = [footprint for footprint in footprints if footprint is not None]
     if isinstance(grid, MGRS):
-        outlines = [reproject(Where(footprint, crs), WGS84) for footprint in drawn]
-        found = {square: limits for o in outlines for square, limits in squares(o)}
+        found: dict[Square, BaseGeometry] = {}
+        for footprint in drawn:
+            there = dict(squares(reproject(Where(footprint, crs), WGS84)))
+            if not there:
+                raise ValueError(
+                    f"A footprint with the bounds {footprint.bounds} lies beyond 80 degrees south "
+                    "or 84 degrees north, where UTM and its squares end. Leave such scenes out, or "
+                    "take polar tiles: GridSpec('EPSG:3413' or 'EPSG:3031', ...)."
+                )
+            found |= there
         named = {square.name: (square, limits) for square, limits in found.items()}
         return [
             GridTile(name, square.geobox(grid.resolution), limits)
