@@ -20,6 +20,8 @@ from xgeocat.domain.mgrs import EDGE, Square, squares
 
 #: How far a footprint has to reach into a tile to meet it, in pixels: to touch is not enough.
 REACH = 0.01
+#: More tiles under one footprint are no plan, but a projection that ran away.
+MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,12 @@ def _indexes(grid: GridSpec, footprint: BaseGeometry, crs: pyproj.CRS) -> Iterat
         )
         box = BoundingBox(x[0], y[0], x[1], y[1], crs=grid.crs)
         left, bottom, right, top = grid.idx_bounds(box)
+        if (right - left) * (top - bottom) > MOST:
+            raise ValueError(
+                f"A footprint with the bounds {footprint.bounds} is over {right - left} x "
+                f"{top - bottom} tiles of the grid: it lies outside of where {grid.crs} can be "
+                "used, or the tiles are far too small. Leave such scenes out, or take another grid."
+            )
         yield from ((ix, iy) for ix in range(left, right) for iy in range(bottom, top))
 
 
