@@ -246,3 +246,21 @@ def test_days_of_a_grid_become_a_mosaic(archive, tmp_path):
     cube = whole.load(next(whole.slices()))
     want = cube["red"].mean("time").values
     np.testing.assert_allclose(made["prediction"].values, want, rtol=1e-5)
+
+
+def test_a_mosaic_of_tiles_grows_by_days_and_refuses_other_scenes_in_a_day(archive, tmp_path):
+    grid = GeoBox.from_bbox((510000, 5092000, 520000, 5104000), UTM, resolution=120, anchor="edge")
+    spec = GridSpec(UTM, (64, 64), 120)
+    day = archive.sel(scene=["S2A_33TWL_20230815_0_L2A", "S2A_33TWM_20230815_0_L2A"])
+
+    def folded(catalog, name):
+        domain = xgc.GridDomain(catalog, spec, bands=["red"], time="solar_day", mask_and_scale=True)
+        return xgc.mosaic(lambda cube: cube["red"].isel(time=0), domain, grid, tmp_path / name,
+                          reduce="mean", progress=False)["prediction"].values  # fmt: skip
+
+    at_once = folded(archive, "at once")
+    folded(day, "grown")
+    np.testing.assert_allclose(folded(archive, "grown"), at_once, rtol=1e-5)
+    folded(day.isel(scene=[0]), "other")
+    with pytest.raises(RunMismatchError, match="has changed"):
+        folded(day, "other")

@@ -158,6 +158,21 @@ def test_squares_hold_a_whole_number_of_pixels(resolution):
         xgc.MGRS(resolution)
 
 
+def test_scenes_beyond_utm_are_refused_not_left_out():
+    assert names(xgc.MGRS(100), shapely.box(10, 83.5, 11, 84.5)) != []
+    with pytest.raises(ValueError, match="84 degrees north.*EPSG:3413"):
+        names(xgc.MGRS(100), shapely.box(0, 45, 1, 46), shapely.box(10, 84.5, 11, 85))
+
+
+@pytest.mark.parametrize(("spec", "footprint"), [
+    (GridSpec("EPSG:3413", (10, 10), 1000), shapely.box(0, -90, 10, -89)),
+    (GridSpec("EPSG:3857", (10, 10), 1000), shapely.box(0, 80, 10, 90)),
+])  # fmt: skip
+def test_scenes_that_a_projection_does_not_reach_are_refused_not_left_out(spec, footprint):
+    with pytest.raises(ValueError, match="cannot be projected|outside of where"):
+        names(spec, footprint)
+
+
 def test_names_are_stable_whatever_else_is_there():
     spec = GridSpec("EPSG:4326", (10, 10), 0.1)
     one, other = shapely.box(1.2, 1.2, 1.8, 1.8), shapely.box(50, 50, 52, 52)

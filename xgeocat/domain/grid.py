@@ -78,6 +78,9 @@ class GridDomain:
     first valid pixel wins, in the order of the catalog: sort it as you like them,
     ``ds.sortby("eo:cloud_cover")``.
 
+    Footprints are drawn roughly: a few pixels at the edge of a swath may lie on a tile that the
+    footprint does not reach, and are not in it.
+
     Parameters
     ----------
     catalog : Dataset

@@ -16,10 +16,12 @@ from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog.aoi import WGS84, Where, reproject
 from xgeocat.domain.geoslice import crs_of
-from xgeocat.domain.mgrs import EDGE, squares
+from xgeocat.domain.mgrs import EDGE, Square, squares
 
 #: How far a footprint has to reach into a tile to meet it, in pixels: to touch is not enough.
 REACH = 0.01
+#: More tiles under one footprint are no plan, but a projection that ran away.
+MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ def candidates(
     Raises
     ------
     ValueError
-        For a footprint that cannot be drawn in the CRS of a GridSpec.
+        For a footprint that cannot be drawn in the CRS of a GridSpec, or that lies where MGRS has
+        no squares.
     """
     if isinstance(grid, GeoBox):
         return [GridTile("grid", grid)]
@@ -143,8 +146,16 @@ def candidates(
         ]
     drawn = [footprint for footprint in footprints if footprint is not None]
     if isinstance(grid, MGRS):
-        outlines = [reproject(Where(footprint, crs), WGS84) for footprint in drawn]
-        found = {square: limits for o in outlines for square, limits in squares(o)}
+        found: dict[Square, BaseGeometry] = {}
+        for footprint in drawn:
+            there = dict(squares(reproject(Where(footprint, crs), WGS84)))
+            if not there:
+                raise ValueError(
+                    f"A footprint with the bounds {footprint.bounds} lies beyond 80 degrees south "
+                    "or 84 degrees north, where UTM and its squares end. Leave such scenes out, or "
+                    "take polar tiles: GridSpec('EPSG:3413' or 'EPSG:3031', ...)."
+                )
+            found |= there
         named = {square.name: (square, limits) for square, limits in found.items()}
         return [
             GridTile(name, square.geobox(grid.resolution), limits)
@@ -181,6 +192,12 @@ def _indexes(grid: GridSpec, footprint: BaseGeometry, crs: pyproj.CRS) -> Iterat
         )
         box = BoundingBox(x[0], y[0], x[1], y[1], crs=grid.crs)
         left, bottom, right, top = grid.idx_bounds(box)
+        if (right - left) * (top - bottom) > MOST:
+            raise ValueError(
+                f"A footprint with the bounds {footprint.bounds} is over {right - left} x "
+                f"{top - bottom} tiles of the grid: it lies outside of where {grid.crs} can be "
+                "used, or the tiles are far too small. Leave such scenes out, or take another grid."
+            )
         yield from ((ix, iy) for ix in range(left, right) for iy in range(bottom, top))
 
 
