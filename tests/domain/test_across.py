@@ -9,6 +9,7 @@ from odc.geo.geobox import GeoBox
 import xgeocat as xgc
 from tests.domain import scenes
 from xgeocat.domain.across import is_cut
+from xgeocat.domain.assets import scenes_of
 from xgeocat.domain.load import load_scene
 
 
@@ -52,9 +53,9 @@ def test_jumps_of_longitude_are_found(source, target, want):
 def test_a_scene_across_180_degrees_is_whole_on_each_side(make_item, west, shape):
     values = scenes.pixels((110, 110), seed=3)
     cog = {"crs": "EPSG:32601", "transform": UTM01.transform}
-    row = xgc.from_items([make_item("a", cog=cog, red=values)]).isel(scene=0)
+    (scene,) = scenes_of(xgc.from_items([make_item("a", cog=cog, red=values)]))
     target = grid(west, 67.6, 0.01, shape)
-    cube = load_scene(row, target, ["red"], chunks=64)
+    cube = load_scene(scene, target, ["red"], chunks=64)
     want = asked(values, UTM01, target)
     assert (want != 0).sum() > 500
     np.testing.assert_array_equal(cube["red"].values[0], want)
@@ -66,10 +67,11 @@ def test_a_scene_across_180_degrees_is_whole_on_each_side(make_item, west, shape
 def test_chunks_change_nothing(make_item, resampling):
     cog = {"crs": "EPSG:32601", "transform": UTM01.transform}
     values = scenes.pixels((110, 110), dtype="float32", seed=3)
-    row = xgc.from_items([make_item("a", cog=cog, red=values)]).isel(scene=0)
+    (scene,) = scenes_of(xgc.from_items([make_item("a", cog=cog, red=values)]))
     target = grid(178, 67.6, 0.01, (100, 250))
     one, other = (
-        load_scene(row, target, ["red"], resampling=resampling, chunks=c)["red"] for c in (37, 999)
+        load_scene(scene, target, ["red"], resampling=resampling, chunks=c)["red"]
+        for c in (37, 999)
     )
     np.testing.assert_allclose(one, other, rtol=1e-3)
     assert ((one.values[0] != 0) == (asked(values, UTM01, target) != 0)).mean() > 0.95
@@ -81,8 +83,8 @@ def test_chunks_change_nothing(make_item, resampling):
 def test_a_scene_over_the_pole_is_whole_in_degrees(make_item, target):
     values = scenes.pixels((120, 120), seed=4)
     cog = {"crs": "EPSG:3413", "transform": POLE.transform}
-    row = xgc.from_items([make_item("a", cog=cog, red=values)]).isel(scene=0)
-    got = load_scene(row, target, ["red"], chunks=512)["red"].values[0]
+    (scene,) = scenes_of(xgc.from_items([make_item("a", cog=cog, red=values)]))
+    got = load_scene(scene, target, ["red"], chunks=512)["red"].values[0]
     want = asked(values, POLE, target)
     assert (want != 0).mean() > 0.05
     # Where a cell falls on the edge of a pixel, either is right.
@@ -101,7 +103,7 @@ def test_a_raster_in_degrees_is_found_beyond_180(make_item, west):
     ds = xgc.from_items(items)
     target = grid(west, 2, 0.1, (20, 100))
     got = [
-        load_scene(ds.isel(scene=i), target, ["red"], chunks=33)["red"].values[0] for i in (0, 1)
+        load_scene(scene, target, ["red"], chunks=33)["red"].values[0] for scene in scenes_of(ds)
     ]
     columns = (np.round((west + 180) * 10).astype(int) + np.arange(100)) % 3600
     want = [np.zeros((20, 3600), values.dtype) for _ in items]
@@ -113,11 +115,11 @@ def test_a_raster_in_degrees_is_found_beyond_180(make_item, west):
 
 def test_real_scenes_across_180_degrees_are_whole_on_both_sides(shared_data):
     ds = xgc.from_items(shared_data / "s2_antimeridian" / "catalog.json")
-    row = ds.isel(scene=0)
-    values = scenes.read(row.href.sel(asset="red").item())
+    scene = scenes_of(ds)[0]
+    values = scenes.read(scene.hrefs["red"])
     # The item says 10 m, and the file has 120 m.
     source = grid(300000, 7500000, 120, (915, 915), "EPSG:32601")
     for west in (177.5, -180, 179):
         target = grid(west, 67.6, 0.004, (250, 600))
-        got = load_scene(row, target, ["red"], chunks=256)["red"].values[0]
+        got = load_scene(scene, target, ["red"], chunks=256)["red"].values[0]
         np.testing.assert_array_equal(got, asked(values, source, target))

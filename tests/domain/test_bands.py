@@ -6,11 +6,12 @@ import rasterio
 
 import xgeocat as xgc
 from tests.domain import scenes
+from xgeocat.domain.assets import scenes_of
 from xgeocat.domain.bands import data_bands, describe_bands, find_bands, native_geobox
 
 
 def scene_of(*items):
-    return xgc.from_items(list(items)).isel(scene=0)
+    return scenes_of(xgc.from_items(list(items)))[0]
 
 
 def bare(key="red", **asset):
@@ -121,9 +122,9 @@ def test_an_asset_that_this_scene_lacks_is_unknown(make_item):
     catalog = xgc.from_items(
         [make_item("a", red=scenes.pixels()), make_item("b", nir=scenes.pixels())]
     )
-    assert data_bands(catalog.isel(scene=0)) == ["red"]
+    assert data_bands(scenes_of(catalog)[0]) == ["red"]
     with pytest.raises(KeyError, match="nir"):
-        find_bands(catalog.isel(scene=0), ["nir"])
+        find_bands(scenes_of(catalog)[0], ["nir"])
 
 
 @pytest.mark.parametrize("proj", [True, False], ids=["from the item", "from the header"])
@@ -243,6 +244,6 @@ def test_scale_and_offset_of_each_band_come_from_a_file_with_several(make_cog):
         driver="GTiff",
     )  # fmt: skip
     catalog = xgc.from_files([path], pattern=r".*_(?P<date>\d{8})\.tif")
-    first, second = describe_bands(catalog.isel(scene=0), ["data.1", "data.2"])
+    first, second = describe_bands(scenes_of(catalog)[0], ["data.1", "data.2"])
     assert (first.scale, first.offset) == (0.0001, 0)
     assert (second.scale, second.offset) == (0.5, -3)

@@ -10,6 +10,7 @@ from odc.geo.geobox import GeoBox
 
 import xgeocat as xgc
 from tests.domain import scenes
+from xgeocat.domain.assets import scenes_of
 from xgeocat.domain.fuse import first_valid, load_steps
 
 GRID = GeoBox((70, 90), scenes.GRID, scenes.UTM)
@@ -18,8 +19,7 @@ SHIFTED = scenes.GRID @ Affine.translation(45, 35)
 
 
 def rows(*items):
-    ds = xgc.from_items(items)
-    return [ds.isel(scene=i) for i in range(ds.sizes["scene"])]
+    return scenes_of(xgc.from_items(items))
 
 
 def placed(values, dy=0, dx=0, shape=(105, 135), fill=0):
@@ -57,7 +57,7 @@ def test_two_scenes_fuse_as_numpy_does(make_item):
         assert dict(cube.sizes) == {"time": 1, "y": 105, "x": 135}
         np.testing.assert_array_equal(cube["red"].values[0], np.where(top != 0, top, under))
         assert cube["red"].attrs == {"nodata": 0}
-        assert cube.attrs["scenes"] == [str(s.scene.item()) for s in step]
+        assert cube.attrs["scenes"] == [s.name for s in step]
 
 
 def test_steps_are_in_the_order_given_at_the_time_of_their_earliest_scene(make_item):
@@ -127,10 +127,10 @@ def test_integers_without_nodata_are_refused_until_somebody_says_which(make_item
     made = make_item("a", red=scenes.pixels(seed=1), cog={"nodata": None})
     ds = xgc.from_items([made])
     with pytest.raises(ValueError, match=r"(?s)\['red'\] of scene a have no nodata.*fillna\(0\)"):
-        load_steps([[ds.isel(scene=0)]], GRID, ["red"], mask_and_scale=mask_and_scale)
+        load_steps([[scenes_of(ds)[0]]], GRID, ["red"], mask_and_scale=mask_and_scale)
     ds["nodata"] = ds["nodata"].fillna(0)
     beyond = GeoBox((80, 90), scenes.GRID, scenes.UTM)
-    cube = load_steps([[ds.isel(scene=0)]], beyond, ["red"], mask_and_scale=mask_and_scale)
+    cube = load_steps([[scenes_of(ds)[0]]], beyond, ["red"], mask_and_scale=mask_and_scale)
     bottom = cube["red"].values[0, 70:]
     assert np.isnan(bottom).all() if mask_and_scale else (bottom == 0).all()
 

@@ -13,13 +13,14 @@ from rasterio.warp import Resampling, reproject
 
 import xgeocat as xgc
 from tests.domain import scenes
+from xgeocat.domain.assets import scenes_of
 from xgeocat.domain.load import load_scene
 
 UTM = "EPSG:32610"
 
 
 def scene_of(made):
-    return xgc.from_items([made]).isel(scene=0)
+    return scenes_of(xgc.from_items([made]))[0]
 
 
 def grid_of(path):

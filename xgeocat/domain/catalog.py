@@ -19,6 +19,7 @@ from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import Where, outline
 from xgeocat.catalog.index import footprint_index, loaded
 from xgeocat.domain.align import union_grid
+from xgeocat.domain.assets import scenes_of
 from xgeocat.domain.bands import data_bands
 from xgeocat.domain.bins import SOLAR_DAY, running_longitudes, solar_days
 from xgeocat.domain.fuse import load_steps
@@ -31,10 +32,8 @@ from xgeocat.domain.scenes import (
     has_band,
     in_common,
     native_grids,
-    only_assets,
     properties,
     require_times,
-    row,
     scene_ids,
     signed,
 )
@@ -114,9 +113,9 @@ class CatalogDomain:
     def _require_known_bands(self) -> None:
         if self.bands is None or not self._ids:
             return
-        missing, assets = set(self.bands), only_assets(self.catalog)
-        for i in range(len(self._ids)):
-            missing -= {name for name in self.bands if has_band(row(assets, i), name)}
+        missing = set(self.bands)
+        for scene in scenes_of(self.catalog):
+            missing -= {name for name in missing if has_band(scene, name)}
             if not missing:
                 return
         has = sorted(str(name) for name in self.catalog[schema.ASSET].values)
@@ -285,7 +284,7 @@ class CatalogDomain:
                 "its catalog at a time (with groupby= those of a day). Take slices from "
                 "domain.slices()."
             )
-        scenes = [row(self.catalog, i) for i in sorted(at)]
+        scenes = scenes_of(self.catalog, sorted(at))
         names = bands or self.bands or data_bands(scenes[0])
         readable = [signed(scene, names, self.sign) for scene in scenes]
         if several:

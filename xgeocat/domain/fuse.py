@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog import schema
 from xgeocat.domain.across import is_cut
+from xgeocat.domain.assets import Scene
 from xgeocat.domain.bands import Band, describe_bands
 from xgeocat.domain.load import TIME, load_alike, load_bands
 from xgeocat.patching.tiling import Array
@@ -20,7 +21,7 @@ RADIOMETRY = (schema.NODATA, schema.SCALE, schema.OFFSET)
 
 
 def load_steps(
-    steps: Sequence[Sequence[xr.Dataset]],
+    steps: Sequence[Sequence[Scene]],
     geobox: GeoBox,
     bands: Sequence[str],
     *,
@@ -35,8 +36,8 @@ def load_steps(
 
     Parameters
     ----------
-    steps : sequence of sequences of Dataset
-        Rows of a catalog, ``ds.isel(scene=i)``: those of each step, the first on top.
+    steps : sequence of sequences of Scene
+        Rows of a catalog: those of each step, the first on top.
     geobox : GeoBox
         The grid.
     bands : sequence of str
@@ -60,7 +61,7 @@ def load_steps(
     for step, founds in zip(steps, described, strict=True):
         for scene, found in zip(step, founds, strict=True):
             _require_nodata(scene, found)
-    ids = [str(scene[schema.SCENE].item()) for step in steps for scene in step]
+    ids = [scene.name for step in steps for scene in step]
     flat = [found for founds in described for found in founds]
     if _are_alike(flat, geobox):
         numbers = [number for number, step in enumerate(steps) for _ in step]
@@ -144,11 +145,11 @@ def _fused(step: Sequence[xr.Dataset], bands: Sequence[str]) -> xr.Dataset:
     return xr.Dataset(made)
 
 
-def _require_nodata(scene: xr.Dataset, found: Sequence[Band]) -> None:
+def _require_nodata(scene: Scene, found: Sequence[Band]) -> None:
     without = [b.name for b in found if b.nodata is None and not str(b.dtype).startswith("float")]
     if without:
         raise ValueError(
-            f"The bands {without} of scene {scene[schema.SCENE].item()} have no nodata, so nothing "
+            f"The bands {without} of scene {scene.name} have no nodata, so nothing "
             "tells where the scene ends on a grid that is not its own. Say which value it is, e.g. "
             "ds['nodata'] = ds['nodata'].fillna(0)."
         )

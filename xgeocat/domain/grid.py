@@ -21,6 +21,7 @@ from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import WGS84, Where, outline, reproject
 from xgeocat.catalog.index import footprint_index, loaded
 from xgeocat.domain.align import Align, require_anchor, require_mode, require_same_pixels
+from xgeocat.domain.assets import scenes_of
 from xgeocat.domain.bins import (
     SOLAR_DAY,
     Bin,
@@ -38,11 +39,9 @@ from xgeocat.domain.scenes import (
     footprints_of,
     in_common,
     native_grids,
-    only_assets,
     own_bands,
     properties,
     require_times,
-    row,
     scene_ids,
     signed,
 )
@@ -161,16 +160,15 @@ class GridDomain:
 
     def _require_bands(self, bands: Sequence[str] | None) -> list[str]:
         lacking, found = [], list(bands or ())
-        assets = only_assets(self.catalog)
-        for i, name in enumerate(self._ids):
+        for i, scene in enumerate(scenes_of(self.catalog)):
             try:
-                has = own_bands(row(assets, i), bands)
+                has = own_bands(scene, bands)
             except KeyError as error:
-                raise ValueError(f"Scene {name}: {error.args[0]}. Leave it out.") from None
+                raise ValueError(f"Scene {scene.name}: {error.args[0]}. Leave it out.") from None
             if bands is None and i == 0:
                 found = has
             if set(has) != set(found):
-                lacking.append((name, sorted(set(found) ^ set(has))))
+                lacking.append((scene.name, sorted(set(found) ^ set(has))))
         if lacking:
             about = "differ by" if bands is None else "lack"
             raise ValueError(
@@ -340,10 +338,10 @@ class GridDomain:
             )
         names = list(bands or self.bands)
         rows = sorted(self._at[name] for name in request.scenes)
-        assets = only_assets(self.catalog)
+        scenes = dict(zip(rows, scenes_of(self.catalog, rows), strict=True))
         return load_steps(
             [
-                [signed(row(assets, i), names, self.sign) for i in step]
+                [signed(scenes[i], names, self.sign) for i in step]
                 for step in self._steps(rows, request.geobox)
             ],
             request.geobox,

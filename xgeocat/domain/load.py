@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Hashable, Sequence
-from typing import TypeAlias
 
 import numpy as np
 import odc.geo.xr
@@ -14,13 +13,12 @@ import pyproj
 import pystac
 import shapely
 import xarray as xr
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from xgeocat.catalog import schema
 from xgeocat.catalog.fields import open_field
 from xgeocat.catalog.remote import reading
 from xgeocat.domain.across import is_cut, load_across
+from xgeocat.domain.assets import Scene
 from xgeocat.domain.bands import Band, describe_bands
 from xgeocat.domain.geoslice import crs_code, crs_of
 from xgeocat.patching import writing
@@ -30,12 +28,10 @@ from xgeocat.storage.folder import parent_and_name
 TIME = "time"
 #: Columns that are repeated beyond the antimeridian, for resampling across it.
 SEAM = 4
-#: One instant in an array of no dimensions, as xarray has it.
-Time: TypeAlias = "NDArray[np.datetime64[dt.datetime]]"
 
 
 def load_scene(
-    scene: xr.Dataset,
+    scene: Scene,
     geobox: GeoBox,
     bands: Sequence[str],
     *,
@@ -47,8 +43,8 @@ def load_scene(
 
     Parameters
     ----------
-    scene : Dataset
-        One row of a catalog, ``ds.isel(scene=i)``.
+    scene : Scene
+        One row of a catalog.
     geobox : GeoBox
         The grid. On the scene's own pixels nothing is resampled.
     bands : sequence of str
@@ -78,7 +74,7 @@ def load_scene(
 
 
 def load_bands(
-    scene: xr.Dataset,
+    scene: Scene,
     found: Sequence[Band],
     geobox: GeoBox,
     *,
@@ -87,7 +83,7 @@ def load_bands(
     chunks: int = 2048,
 ) -> xr.Dataset:
     """Load bands of one scene that are described already; see :func:`load_scene`."""
-    time = scene[schema.START].values.astype("datetime64[us]")
+    time = scene.start.astype("datetime64[us]")
     rasters = [band for band in found if not (band.is_zarr or band.variable)]
     turned = {band.name for band in rasters if is_cut(band.geobox, geobox)}
     rasters = [band for band in rasters if band.name not in turned]
@@ -107,11 +103,11 @@ def load_bands(
     variables = {
         band.name: _finished(loaded[band.name], band, [time], mask_and_scale) for band in found
     }
-    return xr.Dataset(variables, attrs={"scene": str(scene[schema.SCENE].item())})
+    return xr.Dataset(variables, attrs={"scene": scene.name})
 
 
 def load_alike(
-    scenes: Sequence[xr.Dataset],
+    scenes: Sequence[Scene],
     steps: Sequence[int],
     bands: Sequence[Sequence[Band]],
     geobox: GeoBox,
@@ -124,7 +120,7 @@ def load_alike(
 
     Parameters
     ----------
-    scenes : sequence of Dataset
+    scenes : sequence of Scene
         Rows of a catalog.
     steps : sequence of int
         For each the time step that it belongs to, from 0. Where scenes of one step overlap, the
@@ -142,7 +138,7 @@ def load_alike(
         As of :func:`load_scene`, with the steps in their order; the time of each is that of its
         earliest scene.
     """
-    moments = [scene[schema.START].values.astype("datetime64[us]") for scene in scenes]
+    moments = [scene.start.astype("datetime64[us]") for scene in scenes]
     times = [
         min(moment for moment, of in zip(moments, steps, strict=True) if of == step)
         for step in sorted(set(steps))
@@ -184,15 +180,15 @@ def _read(
     return {band.name: cube[key] for key, band in zip(keys, bands, strict=True)}
 
 
-def _item(scene: xr.Dataset, bands: Sequence[Band], time: Time) -> pystac.Item:
+def _item(scene: Scene, bands: Sequence[Band], time: np.datetime64) -> pystac.Item:
     """Describe some bands to odc-stac, with nothing left for it to guess."""
     # The whole grid, not the footprint: footprints are drawn roughly, and pixels count.
     geometry = bands[0].geobox.extent.to_crs("EPSG:4326", math.inf).geom
     item = pystac.Item(
-        id=str(scene[schema.SCENE].item()),
+        id=scene.name,
         geometry=shapely.geometry.mapping(geometry),
         bbox=list(geometry.bounds),
-        datetime=dt.datetime(2000, 1, 1) if np.isnat(time) else time.item(),
+        datetime=dt.datetime(2000, 1, 1) if np.isnat(time) else time.astype(object),
         properties={"proj:code": crs_code(bands[0].geobox)},
         stac_extensions=["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
     )
@@ -286,7 +282,7 @@ def _round_the_globe(stored: xr.DataArray, band: Band) -> xr.DataArray:
 
 
 def _finished(
-    loaded: xr.DataArray, band: Band, times: Sequence[Time], mask_and_scale: bool
+    loaded: xr.DataArray, band: Band, times: Sequence[np.datetime64], mask_and_scale: bool
 ) -> xr.DataArray:
     attrs: dict[Hashable, object] = {}
     nodata = loaded.attrs.get("nodata", band.nodata)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pyproj
@@ -17,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import Where, reproject
 from xgeocat.catalog.index import footprint_index
+from xgeocat.domain.assets import Scene, scenes_of
 from xgeocat.domain.bands import data_bands, find_bands, native_geobox
 from xgeocat.domain.geoslice import crs_of
 from xgeocat.domain.signing import unsigned
@@ -44,26 +46,12 @@ def scene_ids(catalog: xr.Dataset) -> list[str]:
     return ids
 
 
-def only_assets(catalog: xr.Dataset) -> xr.Dataset:
-    """What a catalog says of assets, without properties: much faster to take rows from."""
-    return catalog[list(schema.ASSET_VARIABLES)]
-
-
-def row(catalog: xr.Dataset, i: int) -> xr.Dataset:
-    """One row of a catalog."""
-    return catalog.isel({schema.SCENE: i})
-
-
-def has_band(scene: xr.Dataset, name: str) -> bool:
+def has_band(scene: Scene, name: str) -> bool:
     """Tell whether a scene has a band."""
-    try:
-        find_bands(scene, [name])
-    except KeyError:
-        return False
-    return True
+    return name in scene.hrefs or name in scene.bands()
 
 
-def own_bands(scene: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
+def own_bands(scene: Scene, wanted: Sequence[str] | None) -> list[str]:
     """Those of some bands that a scene has, or all that are data.
 
     Raises
@@ -79,16 +67,13 @@ def own_bands(scene: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
     return names
 
 
-def signed(scene: xr.Dataset, names: Sequence[str], sign: Sign | None) -> xr.Dataset:
-    """One row, with hrefs that may be read for some bands."""
+def signed(scene: Scene, names: Sequence[str], sign: Sign | None) -> Scene:
+    """One scene, with hrefs that may be read for some bands."""
     if sign is None:
         return scene
     read = {key for _, key, _ in find_bands(scene, names)}
-    hrefs = [
-        sign(str(href)) if key in read else href
-        for key, href in zip(scene[schema.ASSET].values, scene[schema.HREF].values, strict=True)
-    ]
-    return scene.assign({schema.HREF: (schema.ASSET, np.array(hrefs, object))})
+    hrefs = {key: sign(href) if key in read else href for key, href in scene.hrefs.items()}
+    return replace(scene, hrefs=hrefs)
 
 
 def native_grids(
@@ -102,18 +87,16 @@ def native_grids(
         Naming the scenes whose grid is not known.
     """
     wrong = []
-    assets = only_assets(catalog)
 
-    def grid(i: int) -> GeoBox | None:
-        scene = row(assets, i)
+    def grid(scene: Scene) -> GeoBox | None:
         try:
             return native_geobox(scene, own_bands(scene, bands), sign)
         except (KeyError, ValueError, rasterio.errors.RasterioIOError) as error:
-            wrong.append(f"{scene[schema.SCENE].item()}: {unsigned(str(error))}")
+            wrong.append(f"{scene.name}: {unsigned(str(error))}")
             return None
 
     with ThreadPoolExecutor(READERS) as pool:
-        grids = list(pool.map(grid, rows))
+        grids = list(pool.map(grid, scenes_of(catalog, rows)))
     if wrong:
         shown = "\n  ".join(sorted(wrong)[:20])
         raise ValueError(
