@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shapely.geometry import box
 
 import xgeocat as xgc
-from xgeocat.catalog import layout, ordering
+from xgeocat.catalog import layout, metadata, ordering
 from xgeocat.catalog.ordering import scene_order, sorted_tables
 
 
@@ -83,17 +83,18 @@ def test_rows_are_sorted_on_disk_each_once_with_all_they_say(
             ]
             assert all(len(table) <= group for table in found)
             for table in found:
-                said = layout.about_table(table.schema)["variables"]
+                said = metadata.about_table(table.schema)["variables"]
                 assert {n for n in table.column_names if n[0] == "p"} <= set(said)
 
 
 MEMORY = """
-    import sys, resource
+    import sys
     import numpy as np, shapely, xgeocat as xgc
+    from tests.peak import peak_mib
     from xgeocat.catalog import append, ordering, parquet
     rows = int(sys.argv[1])
     for module in (append, parquet, ordering):
-        module.GROUP, module.SLAB = 500, 1000
+        module.GROUP, module.BATCH, module.SLAB = 500, 500, 1000
     def item(i):
         x = (i * 7919) % 300 - 150
         return {"type": "Feature", "id": f"s{i}", "collection": "made",
@@ -103,9 +104,9 @@ MEMORY = """
     part = sys.argv[2]
     for first in range(0, rows, 1000):
         xgc.to_geoparquet(xgc.from_items([item(i) for i in range(first, first + 1000)]), f"{part}/{first:06d}.parquet")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     xgc.to_geoparquet(xgc.open_catalog(part), sys.argv[3])
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print(peak_mib() - before)
 """
 
 
@@ -119,7 +120,7 @@ def test_sorting_takes_memory_for_a_few_slabs_and_no_more(tmp_path, job_environm
             [sys.executable, "-c", textwrap.dedent(MEMORY), str(rows), tmp_path / str(rows), out],
             env=job_environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        taken.append(int(done.stdout))
+        taken.append(float(done.stdout))
         ds = xgc.open_catalog(out)
         assert sorted(ds.scene.values) == sorted(f"s{i}" for i in range(rows))
         assert (ds["text"].str.slice(3000) == ds.scene.str.slice(1)).all()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -24,6 +23,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 import xgeocat as xgc
+from tests.peak import peak_mib
 from xgeocat.runs import unit as unit_module
 
 unit_module.PAUSE = 0.001
@@ -290,9 +290,9 @@ def memory(out, size, source):
     (out / "warm").mkdir()
     xgc.run(pipe, raster(600, source, out / "warm"), out / "warm-out", progress=False)
     domain = raster(size, source, out)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_mib()
     found = xgc.run(pipe, domain, out / "out", progress=False)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    after = peak_mib()
     print(json.dumps({"before": before, "after": after, "scenes": found.sizes["scene"]}))
 
 

@@ -161,12 +161,13 @@ def test_memory_does_not_follow_the_size_of_a_cog(tmp_path, job_environment):
 
 
 if __name__ == "__main__":
-    import resource
     from pathlib import Path
+
+    from tests.peak import peak_mib
 
     n, out = int(sys.argv[1]), Path(sys.argv[2])
     values = da.zeros((n, n), chunks=2048, dtype="float32") + 1
     lazy = xr.DataArray(values, dims=("y", "x"), name="made",
                         coords=odc.geo.xr.xr_coords(GeoBox((n, n), GRID, "EPSG:32610")))  # fmt: skip
     write_cogs(lazy.to_dataset(), out)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_mib())

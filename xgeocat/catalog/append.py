@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import xarray as xr
 
-from xgeocat.catalog import layout, schema
+from xgeocat.catalog import layout, metadata, schema
 from xgeocat.catalog.columns import StoredCatalog
 from xgeocat.catalog.index import footprint_index
 from xgeocat.catalog.opening import CATALOG_FILE, stored_catalog
@@ -22,8 +22,8 @@ from xgeocat.catalog.ordering import BATCH, GLOBE, GROUP, scene_order, sorted_ta
 from xgeocat.catalog.parquet import (
     By,
     fill,
+    in_batches,
     in_order,
-    laid_out,
     require_kept,
     require_parent,
     to_geoparquet,
@@ -97,7 +97,7 @@ def append(ds: xr.Dataset, path: str | os.PathLike[str]) -> int:
                 "xgeocat.open_catalog(path).geocat.to_geoparquet(other)."
             )
         new = _not_among(ds, stored.keys())
-        layout.about_all([stored.about, layout.about_of(new)])
+        metadata.about_all([stored.about, layout.about_of(new)])
         by = _partitioning(stored, inside) if is_folder else None
         if not new.sizes[schema.SCENE]:
             return 0
@@ -184,8 +184,8 @@ def _rewrite(new: xr.Dataset, folder: Folder, name: str, stored: StoredCatalog) 
     def tables() -> Iterator[pa.Table]:
         for first in range(0, old, BATCH):
             table = scenes.read(range(first, min(first + BATCH, old)), scenes.schema.names)
-            yield table.replace_schema_metadata(layout.metadata(stored.about))
-        yield from laid_out(new, np.arange(len(fresh)), BATCH)
+            yield table.replace_schema_metadata(metadata.of_file(stored.about))
+        yield from in_batches(new)
 
     with tempfile.TemporaryDirectory(prefix="xgeocat-") as scratch:
         in_their_order = sorted_tables(tables, order, Path(scratch))

@@ -14,7 +14,7 @@ import pyproj
 import xarray as xr
 from numpy.typing import NDArray
 
-from xgeocat.catalog import layout, schema
+from xgeocat.catalog import metadata, schema
 from xgeocat.catalog.footers import TIMES
 from xgeocat.catalog.index import Drawn, FootprintIndex
 from xgeocat.catalog.sources import Json, absolute_href
@@ -103,7 +103,7 @@ class StoredCatalog:
             return schema.TIME_DTYPE
         if name in schema.ASSET_VARIABLES:
             return np.dtype(object if name in schema.TEXT else float)
-        return layout.dtype_of(self.kinds.get(name, "object"))
+        return metadata.dtype_of(self.kinds.get(name, "object"))
 
     def values(self, name: str, rows: Rows, assets: Sequence[int] | None = None) -> Array:
         """Values of a variable for some rows, and some assets, read now."""
@@ -149,13 +149,13 @@ class StoredCatalog:
         if name == schema.HREF:
             return [f"assets.{key}.{schema.HREF}" for key in keys]
         if name == schema.ASSET_JSON:
-            return [f"{layout.ASSETS}.{key}" for key in keys]
+            return [f"{metadata.ASSETS}.{key}" for key in keys]
         if name in self.kinds and self._is_of_texts(name):
-            plain = [] if layout.is_from_text(name) else [name]
-            return [*plain, f"{layout.TEXTS}.{name}"]
+            plain = [] if metadata.is_from_text(name) else [name]
+            return [*plain, f"{metadata.TEXTS}.{name}"]
         column = {
             schema.SCENE: "id",
-            schema.ITEM_JSON: layout.ITEM,
+            schema.ITEM_JSON: metadata.ITEM,
             schema.GEOMETRY: self.scenes.places.footprint,
         }
         return TIMES if name in (schema.START, schema.END) else [column.get(name, name)]
@@ -173,7 +173,7 @@ class StoredCatalog:
         return _objects(table[self._paths(name, keys)[0]])
 
     def _is_of_texts(self, name: str) -> bool:
-        return self.kinds[name] in ("json", layout.BOOLEAN) or layout.is_from_text(name)
+        return self.kinds[name] in ("json", metadata.BOOLEAN) or metadata.is_from_text(name)
 
     def _of_property(self, name: str, table: pa.Table) -> Array:
         dtype = self.dtype(name)
@@ -188,7 +188,7 @@ class StoredCatalog:
 
     def _of_assets(self, name: str, table: pa.Table, keys: Sequence[str]) -> Array:
         """Hrefs, or all the rest that assets say."""
-        column, member = ("assets", [schema.HREF]) if name == schema.HREF else (layout.ASSETS, [])
+        column, member = ("assets", [schema.HREF]) if name == schema.HREF else (metadata.ASSETS, [])
         found = np.full((len(table), len(keys)), None, object)
         for i, key in enumerate(keys):
             found[:, i] = _objects(pc.struct_field(table[column], [key, *member]))
@@ -237,9 +237,9 @@ class StoredCatalog:
 
 def _of_texts(name: str, table: pa.Table) -> NDArray[np.object_]:
     """Values of which some, or all, are kept as texts."""
-    texts = _objects(pc.struct_field(table[layout.TEXTS], [name]))
+    texts = _objects(pc.struct_field(table[metadata.TEXTS], [name]))
     # Scenes that were written apart may have needed no text.
-    others = texts if layout.is_from_text(name) else _objects(table[name])
+    others = texts if metadata.is_from_text(name) else _objects(table[name])
     found = np.empty(len(texts), object)
     found[:] = [
         other if text is None else json.loads(text)

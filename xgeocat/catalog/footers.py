@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from xgeocat.catalog.layout import CORNERS
+from xgeocat.catalog.metadata import CORNERS
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
 #: Degrees by which boxes of other people may have been rounded.

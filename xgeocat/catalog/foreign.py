@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyproj
 import shapely
 
-from xgeocat.catalog import layout
+from xgeocat.catalog import metadata
 from xgeocat.catalog.aoi import WGS84, same_crs
 from xgeocat.catalog.sources import Json, absolute
 from xgeocat.catalog.stac import NOT_COLUMNS
@@ -53,7 +53,9 @@ def require_degrees(file: ScenesFile) -> None:
 def box_column(known: pa.Schema) -> str | None:
     """Name of the column of boxes, if there is one."""
     box = known.field("bbox").type if "bbox" in known.names else None
-    has = box is not None and pa.types.is_struct(box) and {f.name for f in box} >= {*layout.CORNERS}
+    has = (
+        box is not None and pa.types.is_struct(box) and {f.name for f in box} >= {*metadata.CORNERS}
+    )
     return "bbox" if has else None
 
 
@@ -71,7 +73,7 @@ def about_others(files: Sequence[ScenesFile], known: pa.Schema) -> Json:
     kinds = {
         field.name: _kind(field, files)
         for field in known
-        if field.name not in {*layout.MEMBERS, *NOT_COLUMNS, "links", "bbox"}
+        if field.name not in {*metadata.MEMBERS, *NOT_COLUMNS, "links", "bbox"}
     }
     return {
         "crs": WGS84.to_json_dict(),

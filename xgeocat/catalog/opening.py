@@ -11,7 +11,7 @@ import pyarrow as pa
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from xgeocat.catalog import fitting, foreign, layout
+from xgeocat.catalog import fitting, foreign, metadata
 from xgeocat.catalog.columns import StoredCatalog
 from xgeocat.catalog.footers import TIMES, Places
 from xgeocat.catalog.lazy import lazy_dataset
@@ -73,14 +73,15 @@ def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
     # Outputs of a run are named relative to its folder, so that it can be moved.
     base = f"{places[0][0].absolute if len(places) == 1 else folder.inside(name).absolute}/_"
     abouts = [
-        layout.about_file(file.footer.metadata, f"{file.folder.url}/{file.name}") for file in files
+        metadata.about_file(file.footer.metadata, f"{file.folder.url}/{file.name}")
+        for file in files
     ]
     ours = [about for about in abouts if about is not None]
-    about = layout.about_all(ours) if len(ours) == len(abouts) else None
+    about = metadata.about_all(ours) if len(ours) == len(abouts) else None
     # Tools that leave out a column may leave what we said of the table as it was.
-    if about is not None and layout.is_complete(known, about):
-        projected = layout.FOOTPRINT in known.names
-        columns = (layout.FOOTPRINT, layout.BOX) if projected else ("geometry", "bbox")
+    if about is not None and metadata.is_complete(known, about):
+        projected = metadata.FOOTPRINT in known.names
+        columns = (metadata.FOOTPRINT, metadata.BOX) if projected else ("geometry", "bbox")
         scenes = StoredScenes(files, known, Places(*columns, exact=True))
         return StoredCatalog(scenes, about, base)
     for file in files:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pyarrow as pa
-import shapely
 from numpy.typing import NDArray
 
-from xgeocat.catalog import fitting, layout
+from xgeocat.catalog import fitting, metadata
 
 #: Rows of a row group: what a query reads at least.
 GROUP = 16_384
@@ -52,10 +52,24 @@ def scene_order(
     known = ~np.isnan(boxes[0])
     cell = np.full(boxes.shape[1], np.iinfo(np.int64).max)
     if known.any():
-        centres = shapely.points((boxes[:2, known] + boxes[2:, known]).T / 2)
-        cell[known] = gpd.GeoSeries(centres).hilbert_distance(extent, LEVEL)
+        west, south, east, north = extent
+        centres = (boxes[:2, known] + boxes[2:, known]) / 2
+        reach = np.array([[east - west], [north - south]])
+        places = (centres - [[west], [south]]) / np.where(reach > 0, reach, 1) * 2**LEVEL
+        column, row = np.clip(places.astype(np.int64), 0, 2**LEVEL - 1)
+        cell[known] = hilbert_cells()[row, column]
     keys = (start, cell) if part is None else (start, cell, part)
     return np.lexsort(keys).astype(np.int64)
+
+
+@cache
+def hilbert_cells() -> NDArray[np.int64]:
+    """Distances along a Hilbert curve of all cells of a square, by row and column."""
+    edge = 2**LEVEL
+    column, row = np.meshgrid(np.arange(edge), np.arange(edge))
+    cells = gpd.GeoSeries(gpd.points_from_xy(column.ravel(), row.ravel()))
+    distances = cells.hilbert_distance((0, 0, edge - 1, edge - 1), LEVEL)
+    return distances.to_numpy(np.int64).reshape(edge, edge)
 
 
 def sorted_tables(
@@ -99,7 +113,7 @@ def sorted_tables(
                 with pa.ipc.open_file(path) as file:
                     parts.append(file.read_all())
             schemas = [part.schema for part in parts]
-            schema = fitting.same_layout(schemas).with_metadata(layout.common_metadata(schemas))
+            schema = fitting.same_layout(schemas).with_metadata(metadata.common_metadata(schemas))
             table = pa.concat_tables(fitting.fitted(part, schema) for part in parts)
             table = table.sort_by("rank").drop_columns("rank")
             for first in range(0, len(table), GROUP):

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import xarray as xr
 from numpy.typing import NDArray
 
-from xgeocat.catalog import fitting, layout, schema
+from xgeocat.catalog import fitting, layout, metadata, schema
 from xgeocat.catalog.index import Drawn, footprint_index
 from xgeocat.catalog.ordering import BATCH, GLOBE, GROUP, SLAB, scene_order, sorted_tables
 from xgeocat.catalog.provenance import is_json
@@ -28,8 +29,11 @@ By: TypeAlias = Literal["year", "month"]
 Tables: TypeAlias = Callable[[], Iterator[pa.Table]]
 
 #: Columns whose statistics a query uses; those of a thousand others would fill the footer.
-INDEXED = [f"{box}.{corner}" for box in ("bbox", layout.BOX) for corner in layout.CORNERS]
+INDEXED = [f"{box}.{corner}" for box in ("bbox", metadata.BOX) for corner in metadata.CORNERS]
 INDEXED += ["id", "collection", "datetime", "start_datetime", "end_datetime"]
+#: Columns of which every scene has a value of its own.
+UNLIKE = {"id", "geometry", "bbox", "datetime", "start_datetime", "end_datetime"}
+UNLIKE |= {metadata.ITEM, metadata.FOOTPRINT, metadata.BOX}
 
 
 def to_geoparquet(
@@ -114,15 +118,20 @@ def in_order(ds: xr.Dataset, by: By | None, scratch: Path) -> Tables:
         extent = GLOBE if footprint_index(ds).crs.is_geographic else footprints.reach or GLOBE
         order = scene_order(footprints.boxes, footprints.start, extent, part)
     if isinstance(footprints, Drawn) or rows <= SLAB:
-        return lambda: laid_out(ds, order, GROUP)
-    return sorted_tables(lambda: laid_out(ds, np.arange(rows), BATCH), order, scratch)
+        columns = layout.columns_of(ds)
+        return lambda: (columns.take(some).table() for some in _groups(order))
+    return sorted_tables(lambda: in_batches(ds), order, scratch)
 
 
-def laid_out(ds: xr.Dataset, order: NDArray[np.int64], rows: int) -> Iterator[pa.Table]:
-    """Scenes of a catalog in an order, as tables of so many rows at a time."""
+def _groups(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     # An empty table still has the columns that readers look for.
-    for first in range(0, max(len(order), 1), rows):
-        yield layout.table_of(ds.isel({schema.SCENE: order[first : first + rows]}))
+    return (order[first : first + GROUP] for first in range(0, max(len(order), 1), GROUP))
+
+
+def in_batches(ds: xr.Dataset) -> Iterator[pa.Table]:
+    """Scenes of a catalog in its order, as tables of some of them at a time."""
+    for first in range(0, max(ds.sizes[schema.SCENE], 1), BATCH):
+        yield layout.table_of(ds.isel({schema.SCENE: slice(first, first + BATCH)}))
 
 
 def _part(start: NDArray[np.datetime64], by: By) -> NDArray[np.generic]:
@@ -144,6 +153,15 @@ def fill(place: Path, tables: Tables, by: By | None, name: str = "part-0.parquet
         _filled(place, tables, wider, by, name)
 
 
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables, each made while the one before is written."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, tables, None)
+        while (table := following.result()) is not None:
+            following = pool.submit(next, tables, None)
+            yield table
+
+
 def _first(tables: Tables) -> Iterator[pa.Table]:
     for table in tables():
         yield table
@@ -156,12 +174,12 @@ def _filled(place: Path, tables: Tables, wanted: pa.Schema, by: By | None, name:
     path: Path | None = None
     wider = wanted
     with ExitStack() as one:
-        for table in tables():
+        for table in _ahead(tables()):
             wider = fitting.same_layout([wider, table.schema])
             if not wider.equals(wanted):
                 # What was written is of no use, but what else there is has to be known.
                 continue
-            about = layout.about_table(table.schema)
+            about = metadata.about_table(table.schema)
             if about not in abouts:
                 abouts.append(about)
             for of_file, part in _parts(table, place, by, name):
@@ -212,12 +230,30 @@ def _writer(path: Path, wanted: pa.Schema, abouts: Sequence[Json]) -> Iterator[p
         path,
         wanted,
         compression="zstd",
+        use_dictionary=[leaf for field in wanted for leaf in _leaves(field) if _repeats(leaf)],
         write_statistics=[name for name in INDEXED if _has(wanted, name)],
         write_page_checksum=True,
     ) as writer:
         yield writer
-        about = json.dumps(layout.about_all(abouts))
-        writer.add_key_value_metadata({layout.METADATA_KEY.decode(): about})
+        about = json.dumps(metadata.about_all(abouts))
+        writer.add_key_value_metadata({metadata.METADATA_KEY.decode(): about})
+
+
+def _leaves(field: pa.Field, path: str = "") -> Iterator[str]:
+    """Paths of the columns of a field, as Parquet has them."""
+    path += field.name
+    if pa.types.is_struct(field.type):
+        for member in field.type:
+            yield from _leaves(member, f"{path}.")
+    elif pa.types.is_list(field.type):
+        yield from _leaves(pa.field("element", field.type.value_type), f"{path}.list.")
+    else:
+        yield path
+
+
+def _repeats(leaf: str) -> bool:
+    """Tell whether a dictionary of its values makes a column smaller."""
+    return leaf.partition(".")[0] not in UNLIKE and not leaf.endswith(f".{schema.HREF}")
 
 
 def _has(wanted: pa.Schema, column: str) -> bool:

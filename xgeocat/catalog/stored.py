@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from xgeocat.catalog import fitting, footers, layout
+from xgeocat.catalog import fitting, footers, metadata
 from xgeocat.catalog.aoi import cut_at_antimeridian
 from xgeocat.catalog.footers import TIMES, Places
 from xgeocat.catalog.interval import Interval, to_utc
@@ -294,7 +294,7 @@ class StoredScenes:
             boxes = np.stack(
                 [
                     pc.struct_field(struct, corner).to_numpy(zero_copy_only=False).astype(float)
-                    for corner in layout.CORNERS
+                    for corner in metadata.CORNERS
                 ]
             )
             unsaid = np.flatnonzero(np.isnan(boxes).any(axis=0))

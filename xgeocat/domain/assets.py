@@ -99,7 +99,7 @@ class Scene:
         known: dict[str, tuple[str, int]] = {}
         for key in self.hrefs:
             asset = self.fields(key)
-            is_picture = {own_key(key, asset), *asset.get("roles", ())} & NOT_DATA
+            is_picture = {own_key(key, asset), *(asset.get("roles") or ())} & NOT_DATA
             for i, band in enumerate(described(asset), start=1):
                 for name in (band.get("eo:common_name"), band.get("common_name"), band.get("name")):
                     # The first asset with a name has it: true colour pictures repeat them all.

@@ -66,7 +66,7 @@ def data_bands(scene: Scene) -> list[str]:
     for key, href in scene.hrefs.items():
         asset = scene.fields(key)
         kind = str(asset.get("type", ""))
-        roles = {*asset.get("roles", ()), own_key(key, asset)}
+        roles = {*(asset.get("roles") or ()), own_key(key, asset)}
         is_raster = (
             VARIABLE in asset
             or kind.startswith((*IMAGE_TYPES, *ZARR_TYPES))

@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from time import perf_counter
 
 from xgeocat.runs.unit import Outcome
@@ -51,11 +52,21 @@ def watched(
 
 def peak_memory() -> str:
     """Say how much memory this process has had at most, where the system tells."""
+    peak = _peak_bytes()
+    if peak is None:
+        return "peak memory is not known on this system"
+    return f"peak memory of this process {peak / 2**20:,.0f} MiB"
+
+
+def _peak_bytes() -> int | None:
+    # What getrusage says begins, on Linux, with the peak of the process that started this one.
+    status = Path("/proc/self/status")
+    if status.exists() and "VmHWM:" in (text := status.read_text()):
+        return int(text.split("VmHWM:")[1].split()[0]) * 1024
     try:
         import resource
     except ImportError:
-        return "peak memory is not known on this system"
+        return None
     # https://man7.org/linux/man-pages/man2/getrusage.2.html: KiB, but bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"peak memory of this process {peak / 2**20:,.0f} MiB"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
