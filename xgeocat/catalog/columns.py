@@ -25,6 +25,8 @@ Array: TypeAlias = NDArray[np.generic]
 
 #: Selections whose items are kept, because their columns are read one after the other.
 SELECTIONS_KEPT = 2
+#: Of so few texts equal ones are not looked for.
+FEW = 100
 
 
 class StoredCatalog:
@@ -252,6 +254,10 @@ def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
     """Values as Python has them; those that are equal, as most of a catalog's texts, once."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if len(column) <= FEW:
+        values = np.empty(len(column), object)
+        values[:] = column.to_pylist()
+        return values
     coded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     distinct = np.empty(len(coded.dictionary), object)
     distinct[:] = coded.dictionary.to_pylist()

@@ -228,12 +228,11 @@ class StoredScenes:
         found = [np.empty(0, np.int64)]
         for group in self._groups_meeting(windows, interval):
             boxes, start, end = self.keys(int(group))
-            hit = np.ones(len(start), bool)
+            rows = np.arange(len(start))
             if interval is not None:
-                hit &= (start <= interval[1]) & (end >= interval[0])
+                rows = np.flatnonzero((start <= interval[1]) & (end >= interval[0]))
             if windows is not None:
-                hit &= _meet(boxes, windows)
-            rows = np.flatnonzero(hit)
+                rows = rows[_meet(boxes[:, rows], windows)]
             if geometry is not None and len(rows):
                 rows = rows[self._touching(int(group), rows, boxes[:, rows], geometry)]
             found.append(rows + self.first[group])
@@ -305,7 +304,8 @@ class StoredScenes:
     def footprints(self, group: int, rows: NDArray[np.int64] | None) -> NDArray[np.object_]:
         """Footprints of some rows of a group, all by default."""
         column = self.places.footprint
-        stored = self._kept(group, (column,))[column].combine_chunks()
+        # A column of a row group is in one piece, which combine_chunks would copy.
+        (stored,) = self._kept(group, (column,))[column].chunks
         return self.drawn(stored if rows is None else stored.take(pa.array(rows)))
 
     def drawn(self, wkb: pa.BinaryArray) -> NDArray[np.object_]:
