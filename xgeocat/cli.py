@@ -37,14 +37,14 @@ def _parser() -> argparse.ArgumentParser:
 
     query = commands.add_parser("query", help="select scenes of a catalog by place and time")
     query.add_argument("catalog", help="GeoParquet, or the output folder of a run")
-    query.add_argument("out", type=Path, help="GeoParquet to write")
+    query.add_argument("out", help="GeoParquet to write, a path or s3://")
     query.add_argument("--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"))
     query.add_argument("--time", help="e.g. 2024-08 or 2024-08-01/2024-08-15")
     query.set_defaults(do=_query)
 
     search = commands.add_parser("search", help="search a STAC API")
     search.add_argument("url", help="root of the API")
-    search.add_argument("out", type=Path, help="GeoParquet to write")
+    search.add_argument("out", help="GeoParquet to write, a path or s3://; after a failure, go on")
     search.add_argument("--collections", nargs="+")
     search.add_argument("--bbox", type=float, nargs=4, metavar=("W", "S", "E", "N"))
     search.add_argument("--datetime", help="e.g. 2024-06-01/2024-07-31")
@@ -83,5 +83,6 @@ def _search(options: argparse.Namespace) -> None:
         bbox=options.bbox,
         datetime=options.datetime,
         max_items=options.max_items,
+        out=options.out,
     )
-    print(f"{found.sizes['scene']} scenes -> {xgeocat.to_geoparquet(found, options.out)}")
+    print(f"{found.sizes['scene']} scenes -> {options.out}")
