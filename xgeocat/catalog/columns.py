@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xgeocat.catalog import metadata, schema
 from xgeocat.catalog.footers import TIMES
 from xgeocat.catalog.index import Drawn, FootprintIndex
-from xgeocat.catalog.sources import Json, absolute_href
+from xgeocat.catalog.sources import URL, Json, absolute_href
 from xgeocat.catalog.stac import from_items, to_dicts
 from xgeocat.catalog.stored import Rows, StoredScenes, start_and_end
 
@@ -193,10 +193,12 @@ class StoredCatalog:
         column, member = ("assets", [schema.HREF]) if name == schema.HREF else (metadata.ASSETS, [])
         found = np.full((len(table), len(keys)), None, object)
         for i, key in enumerate(keys):
-            found[:, i] = _objects(pc.struct_field(table[column], [key, *member]))
-        if name == schema.HREF:
-            for place, href in np.ndenumerate(found):
-                found[place] = None if href is None else absolute_href(href, self.base)
+            texts = pc.struct_field(table[column], [key, *member])
+            found[:, i] = _objects(texts)
+            if name == schema.HREF:
+                standing = pc.fill_null(pc.match_substring_regex(texts, URL), True)
+                for row in np.flatnonzero(~standing.to_numpy()):
+                    found[row, i] = absolute_href(found[row, i], self.base)
         return found
 
     # --- some rows, in memory ---------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pystac
 
 #: A STAC item or a part of one: arbitrary JSON by its nature.
 Json = dict[str, Any]
+#: What an href begins with that needs nothing to stand in; for `re` and Arrow alike.
+URL = "^[a-zA-Z][a-zA-Z0-9+.-]*://"
 Source = (
     str
     | os.PathLike[str]
@@ -119,6 +122,8 @@ def absolute(item: Json, base: str | None) -> Json:
 
 def absolute_href(href: str, base: str) -> str:
     """Resolve an href against the file that it stands in."""
+    if re.match(URL, href):
+        return href
     # On a web server, what begins with a slash is on that server; elsewhere it is a path.
     if href.startswith("/") and not base.startswith(("http://", "https://")):
         return href
