@@ -13,7 +13,8 @@ from odc.geo.geobox import GeoBox
 
 from xgeocat.runs.cog import TILE, write_cogs
 from xgeocat.runs.grid import WRITE, Window
-from xgeocat.runs.store import CHUNK, Layout, write_zarr
+from xgeocat.runs.overviews import described, write_overviews
+from xgeocat.runs.store import CHUNK, Layout, is_written, write_zarr
 from xgeocat.storage import versions
 from xgeocat.storage.folder import Folder
 
@@ -87,6 +88,9 @@ class Zarr:
     shard : int, optional
         Edge in pixels of what is one object in the store, a multiple of `chunk`: fewer and larger
         objects, of which readers still fetch single chunks. By default every chunk is an object.
+    overviews : bool, default: False
+        Whether to store each scene at half its resolution too, at half of that, and on down to one
+        chunk, in groups ``1``, ``2``, ... of its own; see :mod:`xgeocat.runs.overviews`.
 
     Raises
     ------
@@ -96,6 +100,7 @@ class Zarr:
 
     chunk: int = CHUNK
     shard: int | None = None
+    overviews: bool = False
 
     def __post_init__(self) -> None:
         whole = self.shard is None or (self.shard >= self.chunk and self.shard % self.chunk == 0)
@@ -130,15 +135,26 @@ class Zarr:
     def write(self, field: xr.Dataset, folder: Folder, unit: str) -> Written:
         """Write a field whole."""
         with folder.new_group(f"{unit}.zarr") as store:
-            return Written(write_zarr(field, store, self._layout))
+            geobox = write_zarr(field, store, self._layout, attrs=self._about(field))
+            if self.overviews:
+                write_overviews(field, store, self._layout)
+            return Written(geobox)
 
     def write_part(self, field: xr.Dataset, window: Window, folder: Folder, unit: str) -> None:
         """Write a part into the group."""
-        write_zarr(field, folder.parts(f"{unit}.zarr"), self._layout, window)
+        store = folder.parts(f"{unit}.zarr")
+        write_zarr(field, store, self._layout, window, attrs=self._about(field))
 
     def join(self, field: xr.Dataset, folder: Folder, unit: str) -> None:
-        """Put the group in its place."""
+        """Put the group in its place, with its overviews."""
+        store = folder.parts(f"{unit}.zarr")
+        # On a disk the group is gone from there once it is in its place.
+        if self.overviews and is_written(store):
+            write_overviews(field, store, self._layout)
         folder.publish_parts(f"{unit}.zarr")
+
+    def _about(self, field: xr.Dataset) -> Mapping[str, object]:
+        return described(field, self.chunk) if self.overviews else {}
 
     def forget_parts(self, folder: Folder, unit: str) -> None:
         """Remove what is left beside it."""

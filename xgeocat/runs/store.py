@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -79,6 +80,7 @@ def write_zarr(
     layout: Layout | None = None,
     window: Window | None = None,
     group: str = "",
+    attrs: Mapping[str, object] | None = None,
 ) -> GeoBox:
     """Write a field, or a part of one, as a Zarr v3 group.
 
@@ -98,6 +100,8 @@ def write_zarr(
         Rows and columns of the part; see :func:`xgeocat.runs.grid.windows`. All by default.
     group : str, optional
         Path of the group in the store, ending in a slash; the store itself by default.
+    attrs : mapping, optional
+        What the group says beside its variables, in JSON values.
 
     Returns
     -------
@@ -113,7 +117,8 @@ def write_zarr(
     geobox = require_grid(field)
     variables = {name: _prepared(var, geobox) for name, var in field.data_vars.items()}
     if not is_written(store, group):
-        _write_template(_with_grid_mapping(xr.Dataset(variables), geobox), store, layout, group)
+        ready = _with_grid_mapping(xr.Dataset(variables, attrs=attrs), geobox)
+        _write_template(ready, store, layout, group)
     lazy = {}
     for name, var in variables.items():
         part, target = var.data, _Chunks.open(store, f"{group}{name}", window)
