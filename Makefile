@@ -2,6 +2,7 @@
 
 PYTHON       ?= python3
 TEST_TIMEOUT ?= 300
+TEST_WORKERS ?= auto
 NB_TIMEOUT   ?= 300
 # Where the demo writes (its own default when empty), and the torch that constraints.txt pins.
 DEMO_OUT     ?=
@@ -26,7 +27,7 @@ demo: $(VENV)/.stamp-plot ## run the demo (DEMO_OUT=folder to say where it write
 
 test: $(VENV)/.stamp-test ## run the tests, the slow ones left out
 	$(SAY) "running the tests"
-	@$(BIN)/python -m pytest -m "not slow" --timeout=$(TEST_TIMEOUT)
+	@$(BIN)/python -m pytest -m "not slow" --timeout=$(TEST_TIMEOUT) -n $(TEST_WORKERS) --dist loadfile
 
 slow: $(VENV)/.stamp-test ## run the slow tests
 	$(SAY) "running the slow tests"
