@@ -237,7 +237,8 @@ def two_threads() -> None:
     dask.config.set(scheduler="threads", num_workers=THREADS)
 
 
-def _peak() -> float:
+def peak() -> float:
+    """The most memory this process has had so far, in MiB."""
     unit = 2**20 if platform.system() == "Darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -256,7 +257,7 @@ def _serve(module: str, variant: str, folder: Path, given: str) -> None:
 
     job: Job = getattr(importlib.import_module(module), variant)(**json.loads(given))
     result, out = None, folder / variant
-    tell(before=_peak())
+    tell(before=peak())
     for question in sys.stdin:
         if question.strip() == "end":
             break
@@ -266,14 +267,14 @@ def _serve(module: str, variant: str, folder: Path, given: str) -> None:
         start = time.perf_counter()
         result = job(out)
         tell(seconds=time.perf_counter() - start)
-    peak = _peak()
+    most = peak()
     result, facts = result if isinstance(result, tuple) else (result, {})
     if isinstance(result, dict):
         result, facts = None, result
     if isinstance(result, np.ndarray):
         np.save(folder / f"{variant}.npy", result)
         result = folder / f"{variant}.npy"
-    tell(peak=peak, facts=facts, result=None if result is None else str(result))
+    tell(peak=most, facts=facts, result=None if result is None else str(result))
 
 
 if __name__ == "__main__":
