@@ -21,6 +21,8 @@ def parsed(texts: pa.StringArray) -> dict[str, pa.Array]:
     try:
         options = pj.ReadOptions(use_threads=False, block_size=len(lines) + 1)
         table = pj.read_json(io.BytesIO(lines), read_options=options)
+        # Of lists that begin with null it makes arrays that are too short (seen in 26.0).
+        table.validate()
     except pa.ArrowInvalid:
         return _one_by_one(texts)
     return {
