@@ -253,3 +253,44 @@ def test_a_hundred_thousand_footprints_are_asked_through_a_tree():
     )
     assert isinstance(index.footprints.tree, shapely.STRtree)
     assert index.footprints.tree is index.footprints.tree
+
+
+# --- under other names ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [
+    lambda ds: ds.rename(scene="id"), lambda ds: ds.rename_dims(scene="time"),
+    lambda ds: ds.swap_dims(scene="start_time"), lambda ds: ds.rename(start_time="time"),
+    lambda ds: ds.rename(scene="id", geometry="footprint").rename(id="name"),
+    lambda ds: ds.rename(scene="id").swap_dims(id="end_time"), lambda ds: ds.rename(number="n"),
+])  # fmt: skip
+@pytest.mark.parametrize("pick", [[2, 0], slice(1, None), slice(None, None, -1)])
+@pytest.mark.parametrize("stored", [False, True])
+def test_whatever_scenes_are_called_all_that_is_known_of_them_is_selected(
+    make_catalog, tmp_path, change, pick, stored
+):
+    days = [f"2024-06-{day:02d}T00:00:00Z" for day in (3, 1, 2)]
+    ds = make_catalog([box(i, 0, i + 1, 1) for i in range(3)], days, number=[5, 6, 7])
+    want = ds.isel(scene=pick)
+    if stored:
+        ds = xgc.open_catalog(ds.geocat.to_geoparquet(tmp_path / "c.parquet"))
+    changed = change(ds)
+    (dim,) = changed["href"].dims[:1]
+    got = changed.isel({dim: pick})
+    assert dict(got.sizes) == {**{k: v for k, v in want.sizes.items() if k != "scene"},
+                               dim: want.sizes["scene"]}  # fmt: skip
+    names = {k: k for k in ("geometry", "start_time", "end_time", "scene", "number")}
+    names |= {"geometry": "footprint"} if "footprint" in changed else {}
+    names |= {"number": "n"} if "n" in changed else {}
+    names |= {"start_time": "time"} if "start_time" not in changed.variables else {}
+    for name, now in names.items():
+        if now in got.variables:
+            assert got[now].dims == (dim,)
+            assert list(got[now].values) == list(want[name].values)
+    assert list(got.compute()[names["geometry"]].values) == list(want["geometry"].values)
+
+
+@pytest.mark.parametrize("label", [{"start_time": "2024-06"}, {"geometry": box(0, 0, 1, 1)}])
+def test_what_is_no_label_is_refused_with_what_to_call(ds, label):
+    with pytest.raises(NotImplementedError, match=r"\.geocat\.query\(aoi, time=\.\.\.\)"):
+        ds.sel(**label)

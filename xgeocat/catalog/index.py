@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from xarray.core.indexes import Index
+from xarray.core.indexing import IndexSelResult
 
 from xgeocat.catalog.aoi import same_crs
 from xgeocat.catalog.interval import Interval
@@ -139,12 +140,12 @@ class Drawn:
         return self
 
 
-def selected(which: object) -> slice | NDArray[np.generic] | None:
+def selected(which: object, dim: Hashable = SCENE) -> slice | NDArray[np.generic] | None:
     """What a selection keeps of the scenes; None where the dimension does not stay."""
     if isinstance(which, slice):
         return which
     if isinstance(which, xr.Variable):
-        if which.dims != (SCENE,):
+        if which.dims != (dim,):
             return None
         which = which.values
     positions = np.asarray(which)
@@ -168,6 +169,9 @@ class FootprintIndex(Index):
     def __init__(self, footprints: Footprints, crs: pyproj.CRS) -> None:
         self.footprints = footprints
         self.crs = crs
+        # By which names and dim a user calls them now, where he renamed them.
+        self._names: Mapping[Hashable, Hashable] = {}
+        self._dims: Mapping[Hashable, Hashable] = {}
 
     @property
     def geometry(self) -> Geometries:
@@ -206,11 +210,17 @@ class FootprintIndex(Index):
     def create_variables(
         self, variables: Mapping[Hashable, xr.Variable] | None = None
     ) -> dict[Hashable, xr.Variable]:
-        """Return the three coordinates."""
-        given = variables or {}
+        """Return the three coordinates, or those of them that there are already."""
+        named = {self._names.get(k, k): data for k, data in self.footprints.columns().items()}
+        if not variables:
+            return {name: xr.Variable((SCENE,), data) for name, data in named.items()}
         return {
-            name: xr.Variable((SCENE,), data, attrs=given[name].attrs if name in given else None)
-            for name, data in self.footprints.columns().items()
+            name: xr.Variable(
+                [self._dims.get(dim, dim) for dim in variable.dims],
+                named[name],
+                attrs=variable.attrs,
+            )
+            for name, variable in variables.items()
         }
 
     def overlapping(
@@ -225,8 +235,34 @@ class FootprintIndex(Index):
 
     def isel(self, indexers: Mapping[Hashable, object]) -> Self | None:
         """Select scenes; a single one leaves the dimension, and the index with it."""
-        positions = selected(indexers.get(SCENE, slice(None)))
-        return None if positions is None else type(self)(self.footprints.take(positions), self.crs)
+        # All coordinates are along one dimension, whatever it is called by now.
+        ((dim, which),) = indexers.items()
+        positions = selected(which, dim)
+        return None if positions is None else self._of(self.footprints.take(positions))
+
+    def sel(self, labels: dict[object, object], **options: object) -> IndexSelResult:
+        """Refuse, saying what selects by place and time."""
+        asked = ", ".join(f"{name}={label!r:.60}" for name, label in labels.items())
+        raise NotImplementedError(
+            f"Footprints and times are no labels that .sel({asked}) could look up. Ask for scenes "
+            "with .geocat.query(aoi, time=...), or compare: ds.isel(scene=ds.start_time > ...)."
+        )
+
+    def rename(
+        self, name_dict: Mapping[Hashable, Hashable], dims_dict: Mapping[Hashable, Hashable]
+    ) -> Self:
+        """Call coordinates, or their dimension, by other names."""
+        renamed = self._of(self.footprints)
+        names = {name: self._names.get(name, name) for name in (GEOMETRY, START, END)}
+        renamed._names = {name: name_dict.get(now, now) for name, now in names.items()}
+        renamed._dims = dims_dict
+        return renamed
+
+    def _of(self, footprints: Footprints) -> Self:
+        """The same of other footprints."""
+        made = type(self)(footprints, self.crs)
+        made._names, made._dims = self._names, self._dims
+        return made
 
     @classmethod
     def concat(

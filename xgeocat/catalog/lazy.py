@@ -221,6 +221,12 @@ class SceneIndex(Index):
         """Look ids up."""
         return self._known.sel(labels, **options)
 
+    def rename(  # type: ignore[override]
+        self, name_dict: Mapping[Hashable, Hashable], dims_dict: Mapping[Hashable, Hashable]
+    ) -> PandasIndex:
+        """Call the ids by another name: they are read then."""
+        return self._known.rename(name_dict, dims_dict)
+
     @classmethod
     def concat(  # type: ignore[override]
         cls,
