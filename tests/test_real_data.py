@@ -86,6 +86,20 @@ def test_cubes_are_the_pixels_of_the_files(chain):
             np.testing.assert_array_equal(cube[band].values[0], stored(hits, i)[k])
 
 
+@pytest.mark.parametrize("by", [None, "month"])
+def test_a_stored_catalog_opened_lazily_gives_the_same_pixels(archive, chain, tmp_path, by):
+    path = archive.geocat.to_geoparquet(tmp_path / "archive", by=by)
+    hits = xgc.open_catalog(path).geocat.query(AOI, time=("2023-08-10", "2023-08-15"))
+    domain = hits.geocat.domain(bands=BANDS, resolution=120)
+    pieces = {piece.name: piece for piece in domain.slices()}
+    assert set(pieces) == set(chain[0].scene.values)
+    for name, piece in pieces.items():
+        cube = domain.load(piece)
+        for band in BANDS:
+            href = archive.href.sel(scene=name, asset=band).item()
+            np.testing.assert_array_equal(cube[band].values[0], scenes.read(href))
+
+
 def test_the_pipeline_on_a_cube_equals_numpy_on_the_files(chain):
     hits, domain, pipe, *_ = chain
     seen_water = False

@@ -480,9 +480,20 @@ def test_a_folder_that_is_not_there_is_refused_by_its_name(ds, tmp_path):
 
 
 def test_a_folder_is_no_place_for_a_file(ds, tmp_path):
-    with pytest.raises((OSError, ValueError), match=tmp_path.name):
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path.name} is a folder. Name the file"):
         ds.geocat.to_geoparquet(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_partitioning_is_refused_before_anything_is_written(ds, tmp_path):
+    with pytest.raises(ValueError, match=r"by='week' must be one of \('year', 'month'\)"):
+        ds.geocat.to_geoparquet(tmp_path / "c", by="week")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_catalog_is_opened_from_a_path_and_nothing_else():
+    with pytest.raises(TypeError, match="not from a list. Of STAC items xgeocat.from_items"):
+        xgc.open_catalog([])
 
 
 def test_what_is_no_catalog_is_refused_by_the_name_of_what_was_called(tmp_path):

@@ -461,3 +461,26 @@ def test_an_empty_catalog_goes_through_a_run_and_comes_back_empty(make_catalog, 
     assert len(out.geocat.domain()) == 0
     again = xgc.run(pipe, out.geocat.domain(), tmp_path / "again", progress=False)
     assert again.sizes["scene"] == 0
+
+
+@pytest.mark.parametrize(("options", "error", "told"), [
+    ({"resolution": "10m"}, TypeError, "resolution='10m' is a str; give a number"),
+    ({"resolution": -10}, ValueError, "resolution=-10 must be a positive number"),
+    ({"resolution": 0}, ValueError, "must be a positive number"),
+    ({"resolution": np.nan}, ValueError, "must be a positive number"),
+    ({"resampling": "best"}, ValueError, "resampling='best' must be one of"),
+    ({"chunks": 0}, ValueError, "chunks=0 must be a number of pixels"),
+    ({"chunks": 10.5}, ValueError, "chunks=10.5 must be a number of pixels"),
+])  # fmt: skip
+def test_options_with_which_nothing_loads_are_refused_at_once(make_catalog, options, error, told):
+    with pytest.raises(error, match=told):
+        make_catalog(1).geocat.domain(**options)
+
+
+def test_a_grid_refuses_them_too(make_catalog):
+    from tests.domain import scenes
+
+    grid = GeoBox((9, 9), scenes.GRID, scenes.UTM)
+    for options in ({"resampling": "best"}, {"chunks": -1}):
+        with pytest.raises(ValueError, match="must be"):
+            xgc.GridDomain(make_catalog(1), grid, **options)

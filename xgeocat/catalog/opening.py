@@ -47,6 +47,8 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
     ------
     FileNotFoundError
         When there is no such file, or no catalog in the folder.
+    TypeError
+        When `path` is neither a path nor a URL.
     ValueError
         When a file is no GeoParquet of STAC items, is damaged, or of a later version.
     """
@@ -55,6 +57,11 @@ def open_catalog(path: str | os.PathLike[str]) -> xr.Dataset:
 
 def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
     """Read the footers of a catalog; see :func:`open_catalog`."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"A catalog is opened from a path or URL, not from a {type(path).__name__}. Of STAC "
+            "items xgeocat.from_items makes one."
+        )
     folder, name = parent_and_name(path)
     # What is read later is read from here, wherever somebody has gone by then.
     folder = folder_at(folder.absolute)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -66,13 +66,22 @@ def to_geoparquet(
         When the folder of the file does not exist.
     FileExistsError
         When there is something where a folder should be written.
+    IsADirectoryError
+        When there is a folder where a file should be written.
     ValueError
-        For variables that a table has no place for.
+        For variables that a table has no place for, and an unknown `by`.
     """
     schema.require_catalog(ds, "to_geoparquet")
     require_kept(ds)
+    if by is not None and by not in get_args(By):
+        raise ValueError(f"by={by!r} must be one of {get_args(By)}, or None for one file.")
     folder, name = parent_and_name(path)
     require_parent(path)
+    if by is None and not is_remote(os.fspath(path)) and Path(path).is_dir():
+        raise IsADirectoryError(
+            f"{os.fspath(path)} is a folder. Name the file to write in it, or add to it with "
+            "xgeocat.append."
+        )
     if by is not None and (folder.has(name) or folder.names(name)):
         raise FileExistsError(
             f"There is something at {os.fspath(path)} already. Add to it with xgeocat.append, or "

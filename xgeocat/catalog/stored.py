@@ -76,7 +76,7 @@ class ScenesFile:
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(
-                f"{folder.url}/{name} is no readable Parquet file: {error}."
+                f"{folder.url}/{name} is no readable Parquet file: {str(error).rstrip('.')}."
             ) from error
 
     def require_unchanged(self) -> None:

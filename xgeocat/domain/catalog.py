@@ -33,6 +33,7 @@ from xgeocat.domain.scenes import (
     in_common,
     native_grids,
     properties,
+    require_options,
     require_times,
     scene_ids,
     signed,
@@ -76,11 +77,11 @@ class CatalogDomain:
     Raises
     ------
     TypeError
-        When `catalog` is no catalog.
+        When `catalog` is no catalog, or `resolution` no number.
     ValueError
-        For ids that repeat, a band that no scene has, scenes whose grid is not known, and scenes
-        in several CRSs without `crs`. With `groupby` for scenes without a time or on pixels of
-        their own, and for a `crs` without `resolution`.
+        For options with which nothing could be loaded, ids that repeat, a band that no scene has,
+        scenes whose grid is not known, and scenes in several CRSs without `crs`. With `groupby` for
+        scenes without a time or on pixels of their own, and for a `crs` without `resolution`.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class CatalogDomain:
         sign: Sign | None = None,
     ) -> None:
         self.catalog = loaded(schema.require_catalog(catalog, "CatalogDomain"))
+        require_options(resolution, resampling, chunks)
         self.bands = None if bands is None else list(bands)
         self.resolution = resolution
         self.mask_and_scale = mask_and_scale

@@ -41,6 +41,7 @@ from xgeocat.domain.scenes import (
     native_grids,
     own_bands,
     properties,
+    require_options,
     require_times,
     scene_ids,
     signed,
@@ -137,6 +138,7 @@ class GridDomain:
         sign: Sign | None = None,
     ) -> None:
         self.catalog = loaded(schema.require_catalog(catalog, "GridDomain"))
+        require_options(None, resampling, chunks)
         self.grid = require_grid(grid)
         if groupby not in get_args(GroupBy):
             raise ValueError(f"groupby={groupby!r} must be one of {get_args(GroupBy)}.")

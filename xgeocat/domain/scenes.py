@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import pyproj
 import rasterio
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from rasterio.warp import Resampling
 from shapely.geometry.base import BaseGeometry
 
 from xgeocat.catalog import schema
@@ -129,6 +131,34 @@ def footprints_of(
             drawn = reproject(Where(geobox.extent.geom, own), index.crs)
         found.append(drawn)
     return found
+
+
+def require_options(resolution: float | None, resampling: str, chunks: int) -> None:
+    """Refuse options with which no scene could be loaded.
+
+    Raises
+    ------
+    TypeError
+        For a `resolution` that is no number.
+    ValueError
+        For one that is not positive, a `resampling` that GDAL does not know, and `chunks` that are
+        no whole number of pixels.
+    """
+    if resolution is not None and not isinstance(resolution, Real):
+        raise TypeError(
+            f"resolution={resolution!r} is a {type(resolution).__name__}; give a number, in units "
+            "of the CRS, e.g. 10 for metres."
+        )
+    if resolution is not None and not 0 < resolution < np.inf:
+        raise ValueError(
+            f"resolution={resolution!r} must be a positive number, in units of the CRS: the size "
+            "of a pixel."
+        )
+    known = [method.name for method in Resampling]
+    if resampling not in known:
+        raise ValueError(f"resampling={resampling!r} must be one of {known}.")
+    if not isinstance(chunks, (int, np.integer)) or chunks < 1:
+        raise ValueError(f"chunks={chunks!r} must be a number of pixels, e.g. 2048.")
 
 
 def require_times(catalog: xr.Dataset) -> None:
