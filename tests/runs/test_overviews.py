@@ -75,7 +75,7 @@ def level(path, group=None):
 def test_a_run_writes_levels_that_numpy_and_odc_geo_agree_on(
     make_domain, make_pipe, tmp_path, sink
 ):
-    run(make_domain, make_pipe, tmp_path / "out", sink, part=None)
+    run(make_domain, make_pipe, tmp_path / "out", sink)
     path = tmp_path / "out" / "data" / "s0.zarr"
     finer = level(path)
     layout = json.loads((path / "zarr.json").read_text())["attributes"]["multiscales"]["layout"]

@@ -31,6 +31,8 @@ from xgeocat.runs.unit import Job, Outcome, Pending, Unit
 from xgeocat.storage.folder import folder_at
 
 OnError = Literal["record", "raise"]
+#: Edge of the parts of large slices, about.
+PART = 16384
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def run(
     out: str | os.PathLike[str],
     *,
     sink: str | Sink = ...,
-    part: int | None = ...,
+    part: int | Literal["auto"] | None = ...,
     retries: int = ...,
     on_error: OnError = ...,
     progress: bool = ...,
@@ -61,7 +63,7 @@ def run(
     out: str | os.PathLike[str],
     *,
     sink: str | Sink = ...,
-    part: int | None = ...,
+    part: int | Literal["auto"] | None = ...,
     retries: int = ...,
     on_error: OnError = ...,
     progress: bool = ...,
@@ -75,7 +77,7 @@ def run(
     out: str | os.PathLike[str],
     *,
     sink: str | Sink = "zarr",
-    part: int | None = 16384,
+    part: int | Literal["auto"] | None = "auto",
     retries: int = 2,
     on_error: OnError = "record",
     progress: bool = True,
@@ -104,10 +106,11 @@ def run(
     sink : {"zarr", "cog", "icechunk"} or Sink, default: "zarr"
         What to write: one Zarr v3 group per slice, one Cloud-Optimized GeoTIFF per slice and
         variable, or one Icechunk repository; or one of :mod:`xgeocat.sinks`, with options.
-    part : int or None, default: 16384
+    part : int, "auto" or None, default: "auto"
         Larger slices are done in square parts with edges of so many pixels, each a unit of its
         own: they are spread over the workers, and finished ones are kept. A whole number of what
-        the sink stores as one (chunks, shards, tiles). None: every slice is done as a whole.
+        the sink stores as one (chunks, shards, tiles); "auto" is about 16,384. None: every slice is
+        done as a whole.
     retries : int, default: 2
         How often to try again after an error that may pass by itself (of a network, a file system,
         a busy server), with growing pauses.
@@ -144,12 +147,11 @@ def run(
             "least 0."
         )
     ledger, writer = Ledger(folder_at(out)), find_sink(sink)
-    part = None if isinstance(writer, Icechunk) else part
-    _require_whole_chunks(part, writer.edge)
+    edge = None if isinstance(writer, Icechunk) else _part_edge(part, writer.edge)
     slices = list(domain.slices())
     require_unique_names(slices)
     about = {**fingerprint(pipe, domain, slices), "sink": writer.describe()}
-    job = Job(pipe, domain, ledger, writer, f"xgeocat-{digest(about)[:12]}", retries, part)
+    job = Job(pipe, domain, ledger, writer, f"xgeocat-{digest(about)[:12]}", retries, edge)
     # Before anything is changed, the lock of the folder included.
     job.ledger.require(about)
     if dry_run:
@@ -267,13 +269,17 @@ def _forget_parts(job: Job, slices: Sequence[GeoSlice]) -> None:
             job.forget_parts(piece.name)
 
 
-def _require_whole_chunks(part: int | None, edge: int) -> None:
-    if part is not None and (part < edge or part % edge):
+def _part_edge(part: int | Literal["auto"] | None, edge: int) -> int | None:
+    """Edge of the parts, of whole chunks, each of which is written by one task."""
+    if part == "auto":
+        return -(-PART // edge) * edge
+    if part is not None and (not isinstance(part, int) or part < edge or part % edge):
         raise ValueError(
             f"part={part} is no whole number of the {edge} px that are stored as one, so that "
-            "two tasks would write into one chunk. Use a multiple, e.g. "
-            f"part={max(round(part / edge), 1) * edge}, or None."
+            f"two tasks would write into one chunk. Use a multiple, e.g. part={4 * edge}, 'auto' "
+            "or None."
         )
+    return part
 
 
 def require_unique_names(slices: Sequence[GeoSlice]) -> None:
