@@ -225,6 +225,20 @@ def test_assets_that_no_scene_has_any_more_come_back_as_such(make_item, tmp_path
     assert list(alone.asset.values) == ["gone"]
 
 
+@pytest.mark.parametrize("key", ["none", "red"])
+def test_scenes_without_assets_stand_beside_those_with_any(key, make_item, tmp_path):
+    parts = [
+        [make_item("a", assets={})],
+        [make_item("b", assets={key: {"href": URL, "title": "t"}})],
+    ]
+    for i, items in enumerate(parts):
+        xgc.from_items(items).geocat.to_geoparquet(tmp_path / f"{i}.parquet")
+    back = xgc.open_catalog(tmp_path)
+    assert to_dicts(back) == [item for items in parts for item in items]
+    assert list(back.asset.values) == [key]
+    check(back.load(), xgc.from_items([item for items in parts for item in items]))
+
+
 # --- properties -----------------------------------------------------------------------------------
 
 

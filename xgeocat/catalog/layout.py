@@ -351,8 +351,9 @@ def _assets(hrefs: Arrays, texts: Arrays, rows: int) -> tuple[pa.StructArray, Ar
         }
         assets[key] = struct_of(columns, at.is_null())
         own[key] = distinct.take(at)
-    # Parquet has no struct without members.
-    return struct_of(assets or {"none": pa.nulls(rows, pa.string())}), own
+    # Parquet has no struct without members; this one may be that of an asset in another table.
+    none = pa.nulls(rows, pa.struct([(schema.HREF, pa.string())]))
+    return struct_of(assets or {"none": none}), own
 
 
 # --- what a table says of itself ------------------------------------------------------------------
