@@ -83,6 +83,13 @@ def test_groups_of_others_hold_what_their_boxes_mean_in_each_spelling(tmp_path_f
             assert held[1] <= 0 < 1 <= held[3]
 
 
+@pytest.mark.parametrize("across", [(180, 0), (0, -180), (170, -170)], ids=str)
+def test_a_box_across_180_degrees_is_seen_beside_others(across, tmp_path):
+    corners = np.array([[across[0], 0, across[1], 1], [-10, 0, 20, 1]], float).T
+    west, _, east, _ = extents(footer(tmp_path / "t.parquet", corners), OTHERS)[0][:, 0]
+    assert (west, east) == (-180, 180)
+
+
 def test_a_box_that_is_not_known_stays_so():
     assert np.isnan(widened(np.full((4, 2), np.nan))).all()
 
