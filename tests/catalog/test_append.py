@@ -360,3 +360,11 @@ def test_a_bucket_and_a_trailing_slash_are_opened(make_item, new_bucket, tmp_pat
     xgc.to_geoparquet(made, tmp_path / "x.parquet")
     for place in (bucket, f"{bucket}/", f"{bucket}/deep", f"{bucket}/deep/", f"{tmp_path}/"):
         assert list(xgc.open_catalog(place).scene.values) == ["a"], place
+
+
+def test_a_property_may_be_called_as_the_places_of_rows_are(make_item, tmp_path):
+    path = tmp_path / "c.parquet"
+    items = [make_item(f"s{i}", rank=5 - i, **{"geocat:rank": f"r{i}"}) for i in range(2)]
+    for item in items:
+        xgc.append(xgc.from_items([item]), path)
+    assert to_dicts(xgc.open_catalog(path)) == items

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from xgeocat.catalog.parquet import (
     require_parent,
     to_geoparquet,
 )
+from xgeocat.catalog.sources import Json
 from xgeocat.storage.disk import FolderInUseError
 from xgeocat.storage.folder import Folder, is_remote, parent_and_name
 
@@ -97,14 +99,14 @@ def append(ds: xr.Dataset, path: str | os.PathLike[str]) -> int:
                 "xgeocat.open_catalog(path).geocat.to_geoparquet(other)."
             )
         new = _not_among(ds, stored.keys())
-        metadata.about_all([stored.about, layout.about_of(new)])
+        whole = metadata.about_all([stored.about, layout.about_of(new)])
         by = _partitioning(stored, inside) if is_folder else None
         if not new.sizes[schema.SCENE]:
             return 0
         if not is_folder:
-            _rewrite(new, parent, name, stored)
+            _rewrite(new, parent, name, stored, whole)
         elif stored.scenes.files[0].name == CATALOG_FILE:
-            _rewrite(new, inside, CATALOG_FILE, stored)
+            _rewrite(new, inside, CATALOG_FILE, stored, whole)
         else:
             _add_file(new, inside, by)
         return new.sizes[schema.SCENE]
@@ -169,8 +171,10 @@ def _add_file(new: xr.Dataset, folder: Folder, by: By | None) -> None:
                 shutil.copyfile(path, beside)
 
 
-def _rewrite(new: xr.Dataset, folder: Folder, name: str, stored: StoredCatalog) -> None:
-    """Write the scenes of a file, and new ones, in its place."""
+def _rewrite(
+    new: xr.Dataset, folder: Folder, name: str, stored: StoredCatalog, whole: Json
+) -> None:
+    """Write the scenes of a file, and new ones, in its place; `whole` is what it says then."""
     scenes = stored.scenes
     old = len(scenes)
     fresh = footprint_index(new).footprints
@@ -181,11 +185,15 @@ def _rewrite(new: xr.Dataset, folder: Folder, name: str, stored: StoredCatalog) 
         geographic = stored.crs.is_geographic
         order = scene_order(boxes, start, GLOBE if geographic else scenes.reach or GLOBE)
 
-    def tables() -> Iterator[pa.Table]:
+    def old_tables() -> Iterator[pa.Table]:
         for first in range(0, old, BATCH):
             table = scenes.read(range(first, min(first + BATCH, old)), scenes.schema.names)
             yield table.replace_schema_metadata(metadata.of_file(stored.about))
-        yield from in_batches(new)
+
+    def tables() -> Iterator[pa.Table]:
+        for table in chain(old_tables(), in_batches(new)):
+            own = metadata.about_table(table.schema)
+            yield table.drop_columns(metadata.namesakes(table.schema, own, whole))
 
     with tempfile.TemporaryDirectory(prefix="xgeocat-") as scratch:
         in_their_order = sorted_tables(tables, order, Path(scratch))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def same_layout(schemas: Sequence[pa.Schema]) -> pa.Schema:
@@ -39,11 +40,12 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.string()
 
 
-def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with exactly the columns of a schema; null where it has them not."""
+def fitted(table: pa.Table, schema: pa.Schema, hidden: Collection[str] = ()) -> pa.Table:
+    """A table with exactly the columns of a schema; null where it has them not, or hides them."""
+    own = {*table.column_names} - {*hidden}
     columns = [
         _fit(table[field.name].combine_chunks(), field.type)
-        if field.name in table.column_names
+        if field.name in own
         else pa.nulls(len(table), field.type)
         for field in schema
     ]
@@ -63,6 +65,11 @@ def _fit(column: pa.Array, kind: pa.DataType) -> pa.Array:
         }
         arrays = list(members.values())
         return pa.StructArray.from_arrays(arrays, list(members), mask=column.is_null())
+    if pa.types.is_list(column.type) and pa.types.is_list(kind):
+        ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(column), 0))
+        starts = pa.concat_arrays([pa.array([0], ends.type), ends])
+        values = _fit(column.flatten(), kind.value_type)
+        return pa.ListArray.from_arrays(starts, values, type=kind, mask=column.is_null())
     try:
         return column.cast(kind)
     except pa.ArrowException:

@@ -74,7 +74,7 @@ def _box(
     corners = np.array(said, float)
     west, south, east, north = corners[0, 0], corners[1, 0], corners[2, 1], corners[3, 1]
     # A box across the antimeridian has its west east of its east, which shows in the other ends.
-    if not exact and corners[0, 1] > 0 > corners[2, 0]:
+    if not exact and corners[0, 1] >= 0 >= corners[2, 0]:
         east = np.inf
     return float(west), float(south), float(east), float(north)
 

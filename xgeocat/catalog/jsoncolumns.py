@@ -21,8 +21,8 @@ def parsed(texts: pa.StringArray) -> dict[str, pa.Array]:
     try:
         options = pj.ReadOptions(use_threads=False, block_size=len(lines) + 1)
         table = pj.read_json(io.BytesIO(lines), read_options=options)
-        # Of lists that begin with null it makes arrays that are too short (seen in 26.0).
-        table.validate()
+        # Of a list that begins with null it makes no array (github.com/apache/arrow/issues/51305).
+        table.validate(full=True)
     except pa.ArrowInvalid:
         return _one_by_one(texts)
     return {
@@ -38,19 +38,30 @@ def _one_by_one(texts: pa.StringArray) -> dict[str, pa.Array]:
     for name in dict.fromkeys(name for found in objects for name in found):
         values = [found.get(name) for found in objects]
         if name == "properties":
-            plain = [{k: _as_text(v) for k, v in (p or {}).items()} for p in values]
+            plain = [
+                {k: _as_text(v) for k, v in p.items()} if isinstance(p, dict) else {}
+                for p in values
+            ]
             columns[name] = pa.array(plain) if any(plain) else None
         elif name == "links":
             columns[name] = pa.array(
                 [[{k.name: _as_text(link.get(k.name)) for k in LINKS.value_type}
-                  for link in links or ()] for links in values], LINKS)  # fmt: skip
+                  for link in _listed(links) or () if isinstance(link, dict)] for links in values],
+                LINKS)  # fmt: skip
         elif name in ("roles", "stac_extensions"):
+            lists = map(_listed, values)
             columns[name] = pa.array(
-                [None if v is None else list(map(str, v)) for v in values], pa.list_(pa.string())
+                [None if found is None else list(map(_as_text, found)) for found in lists],
+                pa.list_(pa.string()),
             )
         else:
             columns[name] = pa.array(map(_as_text, values), pa.string())
     return {name: column for name, column in columns.items() if column is not None}
+
+
+def _listed(value: object) -> list[object] | None:
+    """A list; None for what should have been one."""
+    return value if isinstance(value, list) else None
 
 
 def _as_text(value: object) -> str | None:

@@ -44,6 +44,7 @@ from xgeocat.catalog.metadata import (
     MEMBERS,
     MOMENTS,
     TEXTS,
+    ULONG,
     VERSION,
     is_from_text,
     of_file,
@@ -118,7 +119,7 @@ class Columns:
             for name, column in self.properties.items()
         }
         for name, column in members_of(said.pop("properties", None)).items():
-            if name not in columns and name not in schema.RESERVED:
+            if name not in columns and name not in {*schema.RESERVED, *MEMBERS}:
                 columns[name] = column
         columns[ITEM] = items
         for name, texts in ((ASSETS, own), (TEXTS, exact)):
@@ -189,8 +190,11 @@ def table_of(ds: xr.Dataset) -> pa.Table:
 
 def is_lost(ds: xr.Dataset, name: str) -> bool:
     """Tell whether a table has no place for a variable."""
+    dtype = ds[name].dtype
+    # Arrow has no longer floats, and JSON no bytes; texts are objects here.
+    unknown = dtype.kind in "mMcVST" or (dtype.kind == "f" and dtype.itemsize > 8)
     return name not in schema.RESERVED and (
-        ds[name].dims != (schema.SCENE,) or name in ds.coords or ds[name].dtype.kind in "mMcV"
+        ds[name].dims != (schema.SCENE,) or name in ds.coords or unknown
     )
 
 
@@ -209,7 +213,7 @@ def _read_properties(ds: xr.Dataset) -> tuple[Arrays, Arrays, dict[str, str]]:
         column = _plain_column(values)
         kinds[name] = _kind(name, values, column)
         if kinds[name] in ("json", BOOLEAN) or is_from_text(name):
-            exact[name] = pa.array(map(_json_or_none, values.tolist()), TEXT)
+            exact[name] = _as_json(name, values)
         if column is None:
             column = exact[name]
         elif name in MOMENTS and column.type == TEXT:
@@ -246,9 +250,25 @@ def _plain_column(values: NDArray[np.generic]) -> pa.Array | None:
         return None
 
 
+def _as_json(name: str, values: NDArray[np.generic]) -> pa.LargeStringArray:
+    try:
+        return pa.array(map(_json_or_none, values.tolist()), TEXT)
+    except TypeError as error:
+        raise ValueError(
+            f"The property {name!r} has a value that is no JSON: {error}. Turn its values into "
+            f"numbers, booleans or text, or drop it: ds.drop_vars({name!r})."
+        ) from error
+
+
 def _json_or_none(value: object) -> str | None:
     missing = value is None or (isinstance(value, float) and np.isnan(value))
-    return None if missing else json.dumps(value)
+    return None if missing else json.dumps(value, default=_plain_value)
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is of type {type(value).__name__}")
 
 
 def _as_moments(texts: pa.LargeStringArray) -> pa.Array:
@@ -331,8 +351,9 @@ def _assets(hrefs: Arrays, texts: Arrays, rows: int) -> tuple[pa.StructArray, Ar
         }
         assets[key] = struct_of(columns, at.is_null())
         own[key] = distinct.take(at)
-    # Parquet has no struct without members.
-    return struct_of(assets or {"none": pa.nulls(rows, pa.string())}), own
+    # Parquet has no struct without members; this one may be that of an asset in another table.
+    none = pa.nulls(rows, pa.struct([(schema.HREF, pa.string())]))
+    return struct_of(assets or {"none": none}), own
 
 
 # --- what a table says of itself ------------------------------------------------------------------
@@ -359,12 +380,12 @@ def _about(ds: xr.Dataset, kinds: Mapping[str, str]) -> Json:
 
 
 def _kind(name: str, values: NDArray[np.generic], plain: pa.Array | None) -> str:
-    """How a property comes back: a numpy dtype, :data:`LONG`, ``"object"``, or perhaps from text.
+    """How a property comes back: a numpy dtype, a long, ``"object"``, or perhaps from text.
 
-    Of the last kind are ``"json"`` and :data:`BOOLEAN`.
+    Of the last kind are ``"json"`` and :data:`BOOLEAN`, longs :data:`LONG` and :data:`ULONG`.
     """
-    if values.dtype == np.int64:
-        return values.dtype.str if _are_exact_as_floats(values) else LONG
+    if values.dtype.kind in "iu" and not _are_exact_as_floats(values):
+        return LONG if values.dtype.kind == "i" else ULONG
     if values.dtype.kind not in "OU":
         return values.dtype.str
     if is_from_text(name):

@@ -22,16 +22,19 @@ ITEM, ASSETS, TEXTS = "geocat:item", "geocat:assets", "geocat:texts"
 #: Footprints in the catalog's CRS, where that is not WGS 84, and their boxes.
 FOOTPRINT, BOX = "geocat:footprint", "geocat:box"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+#: Places of rows, while they are brought into an order.
+RANK = "geocat:rank"
 #: Properties that the layout has as moments.
 MOMENTS = ("created", "updated", "expires", "published", "unpublished")
 #: Columns that are not of a property.
 MEMBERS = ("type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox",
            "links", "assets", "datetime", "start_datetime", "end_datetime",
-           ITEM, ASSETS, TEXTS, FOOTPRINT, BOX)  # fmt: skip
+           ITEM, ASSETS, TEXTS, FOOTPRINT, BOX, RANK)  # fmt: skip
 
-#: Kinds of properties that no numpy dtype says: integers of which some are not exact as floats;
-#: booleans with gaps; either of them, with gaps where a table has no such column.
-LONG, BOOLEAN, GAPS = "long", "boolean", "?"
+#: Kinds of properties that no numpy dtype says: integers of which some are not exact as floats,
+#: signed or not; booleans with gaps; any of them, with gaps where a table has no such column.
+LONG, ULONG, BOOLEAN, GAPS = "long", "ulong", "boolean", "?"
+NO_DTYPES = {LONG, ULONG, BOOLEAN, "object", "json"}
 
 
 def is_from_text(name: str) -> bool:
@@ -68,6 +71,23 @@ def about_table(table: pa.Schema) -> Json:
     """What a table of ours says of itself; see :func:`xgeocat.catalog.layout.about_of`."""
     found: Json = json.loads(table.metadata[METADATA_KEY])
     return found
+
+
+def namesakes(table: pa.Schema, own: Json, whole: Json) -> frozenset[str]:
+    """Columns of a table that are no properties of its scenes, but are of others.
+
+    Its items have lists and objects under these names, which a catalog keeps in `ITEM`: beside the
+    others' values their columns are null, as they are where one table has both.
+
+    Parameters
+    ----------
+    table : pyarrow.Schema
+        Of a table of ours.
+    own, whole : dict
+        What it says of itself, and what one says that holds the others' rows too.
+    """
+    others = whole["variables"].keys() - own["variables"].keys() - {*MEMBERS}
+    return frozenset(others.intersection(table.names))
 
 
 def common_metadata(tables: Sequence[pa.Schema]) -> dict[bytes, bytes]:
@@ -114,10 +134,11 @@ def _common_kind(name: str, kinds: Sequence[str | None]) -> str:
     booleans = np.dtype(bool).str
     if plain <= {booleans, BOOLEAN}:
         return booleans + GAPS if gaps or BOOLEAN in plain else booleans
-    integers = {kind for kind in plain - {LONG, "object", "json", BOOLEAN} if kind[1] in "iu"}
-    if LONG in plain and plain - {LONG} == integers:
-        return LONG + GAPS if gaps else LONG
-    if plain & {LONG, "object", "json", BOOLEAN, booleans}:
+    for long, signs in ((LONG, "iu"), (ULONG, "u")):
+        integers = {kind for kind in plain - NO_DTYPES if kind[1] in signs}
+        if long in plain and plain - {long} == integers:
+            return long + GAPS if gaps else long
+    if plain & {*NO_DTYPES, booleans}:
         raise ValueError(
             f"The property {name!r} is of kinds {sorted(known)}, which do not go into one column. "
             "Turn one into the other, or drop it: ds.drop_vars(...)."
@@ -128,8 +149,8 @@ def _common_kind(name: str, kinds: Sequence[str | None]) -> str:
 
 def dtype_of(kind: str) -> np.dtype[np.generic]:
     """Dtype of a property that comes back as a kind."""
-    if kind == LONG:
-        return np.dtype(np.int64)
+    if kind in (LONG, ULONG):
+        return np.dtype(np.int64 if kind == LONG else np.uint64)
     objects = kind in ("object", "json", "item", BOOLEAN) or kind.endswith(GAPS)
     return np.dtype(object if objects else kind)
 

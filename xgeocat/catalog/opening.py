@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -73,10 +74,9 @@ def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
         )
     with ThreadPoolExecutor(READERS) as pool:
         files = list(pool.map(lambda place: ScenesFile.at(*place), places))
-    schemas = [file.footer.schema.to_arrow_schema() for file in files]
+    schemas = [file.schema for file in files]
     for file, found in zip(files, schemas, strict=True):
         _require_items(file, found)
-    known = fitting.same_layout(schemas)
     # Outputs of a run are named relative to its folder, so that it can be moved.
     base = f"{places[0][0].absolute if len(places) == 1 else folder.inside(name).absolute}/_"
     abouts = [
@@ -85,6 +85,12 @@ def stored_catalog(path: str | os.PathLike[str]) -> StoredCatalog:
     ]
     ours = [about for about in abouts if about is not None]
     about = metadata.about_all(ours) if len(ours) == len(abouts) else None
+    if about is not None:
+        hidden = [metadata.namesakes(*one, about) for one in zip(schemas, ours, strict=True)]
+        files = [replace(file, hidden=names) for file, names in zip(files, hidden, strict=True)]
+        if any(hidden):
+            schemas = [file.schema for file in files]
+    known = fitting.same_layout(schemas)
     # Tools that leave out a column may leave what we said of the table as it was.
     if about is not None and metadata.is_complete(known, about):
         projected = metadata.FOOTPRINT in known.names

@@ -101,7 +101,7 @@ def sorted_tables(
         seen += len(table)
         for slab in np.unique(ranks // SLAB):
             mine = np.flatnonzero(ranks // SLAB == slab)
-            part = table.take(pa.array(mine)).append_column("rank", pa.array(ranks[mine]))
+            part = table.take(pa.array(mine)).append_column(metadata.RANK, pa.array(ranks[mine]))
             path = folder / f"{slab:06d}-{number:06d}.arrow"
             with pa.ipc.new_file(path, part.schema, options=COMPRESSED) as file:
                 file.write_table(part)
@@ -115,7 +115,7 @@ def sorted_tables(
             schemas = [part.schema for part in parts]
             schema = fitting.same_layout(schemas).with_metadata(metadata.common_metadata(schemas))
             table = pa.concat_tables(fitting.fitted(part, schema) for part in parts)
-            table = table.sort_by("rank").drop_columns("rank")
+            table = table.sort_by(metadata.RANK).drop_columns(metadata.RANK)
             for first in range(0, len(table), GROUP):
                 yield table.slice(first, GROUP)
 

@@ -50,12 +50,15 @@ class ScenesFile:
         Which version of it the footer is of.
     footer : pyarrow.parquet.FileMetaData
         What it says of itself.
+    hidden : frozenset of str
+        Columns that mean something else than in the other files; none of them is read.
     """
 
     folder: Folder
     name: str
     version: str
     footer: pq.FileMetaData
+    hidden: frozenset[str] = frozenset()
 
     @classmethod
     def at(cls, folder: Folder, name: str) -> Self:
@@ -78,6 +81,14 @@ class ScenesFile:
             raise ValueError(
                 f"{folder.url}/{name} is no readable Parquet file: {str(error).rstrip('.')}."
             ) from error
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns, but the hidden ones."""
+        found = self.footer.schema.to_arrow_schema()
+        return pa.schema(
+            [field for field in found if field.name not in self.hidden], found.metadata
+        )
 
     def require_unchanged(self) -> None:
         """See to it that the footer is still that of the file; a ChangedFileError if not."""
@@ -197,7 +208,7 @@ class StoredScenes:
 
     def _read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
         file, number = self.groups[group]
-        return fitting.fitted(file.read(number, columns), self._some(columns))
+        return fitting.fitted(file.read(number, columns), self._some(columns), file.hidden)
 
     def _some(self, columns: Sequence[str]) -> pa.Schema:
         """Schema of some columns, and of some members of structs."""
