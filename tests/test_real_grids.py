@@ -248,6 +248,7 @@ def test_days_of_a_grid_become_a_mosaic(archive, tmp_path):
     np.testing.assert_allclose(made["prediction"].values, want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mosaic_of_tiles_grows_by_days_and_refuses_other_scenes_in_a_day(archive, tmp_path):
     grid = GeoBox.from_bbox((510000, 5092000, 520000, 5104000), UTM, resolution=120, anchor="edge")
     spec = GridSpec(UTM, (64, 64), 120)

@@ -438,6 +438,7 @@ def test_a_provider_that_is_not_there_is_refused(write_onnx, batch):
     np.testing.assert_array_equal(right(batch), scaled(batch))
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_opened_once_in_every_process(write_onnx, batch):
     model = models.onnx_model(write_onnx())
     before, _, answer, after = count_sessions(model, batch)

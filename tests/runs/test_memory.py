@@ -39,6 +39,7 @@ def peak(tmp_path, job_environment):
     return measure
 
 
+@pytest.mark.slow
 def test_four_times_the_pixels_take_little_more_memory(peak):
     small, large = peak(2048, "dask"), peak(4096, "dask")
     assert large["after"] < 1.3 * small["after"], (small, large)

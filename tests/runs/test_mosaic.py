@@ -478,6 +478,7 @@ def test_a_scene_across_the_antimeridian_reaches_both_sides(tmp_path, west):
 # --- elsewhere ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_mosaic_in_an_object_store_is_the_same(make_items, make_pipe, tmp_path, new_bucket):
     items, out = make_items(), f"{new_bucket()}/mosaic"
     for n in (3, 5):
