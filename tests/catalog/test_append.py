@@ -16,8 +16,8 @@ from shapely.geometry import box
 
 import xgeocat as xgc
 from xgeocat.catalog import append, ordering, parquet
+from xgeocat.catalog.openfile import ChangedFileError
 from xgeocat.catalog.stac import to_dicts
-from xgeocat.catalog.stored import ChangedFileError
 from xgeocat.storage.folder import folder_at
 
 PLACES = ["file", "flat folder", "Hive folder"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shapely.geometry import MultiPoint, MultiPolygon, Point, box
 
 import xgeocat as xgc
-from xgeocat.catalog import lazy, ordering, parquet, stored
+from xgeocat.catalog import lazy, openfile, ordering, parquet
 from xgeocat.catalog.stac import to_dicts
 
 START = np.datetime64("2024-06-01", "us")
@@ -35,13 +35,13 @@ def small_groups(monkeypatch):
 def reads(monkeypatch):
     """What was read since: (file, row group, columns)."""
     seen = []
-    read = stored.ScenesFile.read
+    read = openfile.OpenFile.read
 
     def told(self, group, columns):
-        seen.append((self.name, group, tuple(columns)))
+        seen.append((self.file.name, group, tuple(columns)))
         return read(self, group, columns)
 
-    monkeypatch.setattr(stored.ScenesFile, "read", told)
+    monkeypatch.setattr(openfile.OpenFile, "read", told)
     return seen
 
 
@@ -244,7 +244,7 @@ def test_a_file_that_was_replaced_is_noticed(large, make_item):
     xgc.to_geoparquet(xgc.from_items([make_item("other")]), large)
     for catalog in (ds, pickle.loads(pickled)):
         with pytest.raises(
-            stored.ChangedFileError, match=r"c\.parquet was written again.*open the catalog again"
+            openfile.ChangedFileError, match=r"c\.parquet was written again.*open the catalog again"
         ):
             catalog["cloud"].values  # noqa: B018
 
@@ -269,3 +269,19 @@ def test_a_file_that_is_gone_is_told_by_its_name(large):
     large.unlink()
     with pytest.raises(FileNotFoundError, match=r"c\.parquet"):
         ds["cloud"].values  # noqa: B018
+
+
+def test_a_file_is_opened_once_however_many_columns_are_read(make_catalog, tmp_path, monkeypatch):
+    ds = make_catalog([box(i, 0, i + 1, 1) for i in range(3)], a=[1, 2, 3], b=[4, 5, 6])
+    opened = []
+    whole = openfile.pq.ParquetFile
+
+    def counted(*args, **options):
+        opened.append(args)
+        return whole(*args, **options)
+
+    catalog = xgc.open_catalog(ds.geocat.to_geoparquet(tmp_path / "c.parquet"))
+    monkeypatch.setattr(openfile.pq, "ParquetFile", counted)
+    catalog.load()
+    # By one thread after the other, but for those that read at the same moment.
+    assert 1 <= len(opened) <= stored.READERS

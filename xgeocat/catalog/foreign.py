@@ -16,9 +16,9 @@ import shapely
 
 from xgeocat.catalog import metadata
 from xgeocat.catalog.aoi import WGS84, same_crs
+from xgeocat.catalog.openfile import ScenesFile
 from xgeocat.catalog.sources import Json, absolute
 from xgeocat.catalog.stac import NOT_COLUMNS
-from xgeocat.catalog.stored import ScenesFile
 
 #: Members of an item; all other columns are properties.
 ITEM = ("type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox", "links",

@@ -16,7 +16,8 @@ from xgeocat.catalog import fitting, foreign, metadata
 from xgeocat.catalog.columns import StoredCatalog
 from xgeocat.catalog.footers import TIMES, Places
 from xgeocat.catalog.lazy import lazy_dataset
-from xgeocat.catalog.stored import ScenesFile, StoredScenes
+from xgeocat.catalog.openfile import ScenesFile
+from xgeocat.catalog.stored import StoredScenes
 from xgeocat.storage.folder import Folder, folder_at, parent_and_name
 
 #: The table of a run, inside its output folder.

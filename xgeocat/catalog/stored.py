@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
@@ -20,108 +19,18 @@ from xgeocat.catalog import fitting, footers, metadata
 from xgeocat.catalog.aoi import cut_at_antimeridian
 from xgeocat.catalog.footers import TIMES, Places
 from xgeocat.catalog.interval import Interval, to_utc
-from xgeocat.storage.folder import Folder
+from xgeocat.catalog.openfile import OpenFile, ScenesFile
 
 #: Rows of a table, by number and in this order.
 Rows: TypeAlias = "range | NDArray[np.int64]"
 Box: TypeAlias = tuple[float, float, float, float]
 
 #: Row groups whose boxes and times are kept, and whose footprints and ids: 1 GB, and some 100 MB.
-KEYS_KEPT, COLUMNS_KEPT = 1024, 128
+KEYS_KEPT, COLUMNS_KEPT, FILES_KEPT = 1024, 128, 32
 READERS = 4
 #: Parts of an AOI that are looked for one by one; more are looked for together.
 PARTS = 16
 MICROSECONDS = pa.timestamp("us")
-
-
-class ChangedFileError(RuntimeError):
-    """A file was written again since it was opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScenesFile:
-    """One Parquet file, of which the footer was read.
-
-    Parameters
-    ----------
-    folder, name
-        Where it is.
-    version : str
-        Which version of it the footer is of.
-    footer : pyarrow.parquet.FileMetaData
-        What it says of itself.
-    hidden : frozenset of str
-        Columns that mean something else than in the other files; none of them is read.
-    """
-
-    folder: Folder
-    name: str
-    version: str
-    footer: pq.FileMetaData
-    hidden: frozenset[str] = frozenset()
-
-    @classmethod
-    def at(cls, folder: Folder, name: str) -> Self:
-        """Read the footer of a file.
-
-        Raises
-        ------
-        FileNotFoundError
-            When there is none.
-        ValueError
-            When it is no Parquet file, or not all of one.
-        """
-        version = folder.version(name)
-        try:
-            with folder.open(name) as source:
-                return cls(folder, name, version, pq.read_metadata(source))
-        except (pa.ArrowInvalid, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(
-                f"{folder.url}/{name} is no readable Parquet file: {str(error).rstrip('.')}."
-            ) from error
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Its columns, but the hidden ones."""
-        found = self.footer.schema.to_arrow_schema()
-        return pa.schema(
-            [field for field in found if field.name not in self.hidden], found.metadata
-        )
-
-    def require_unchanged(self) -> None:
-        """See to it that the footer is still that of the file; a ChangedFileError if not."""
-        if self.folder.version(self.name) != self.version:
-            raise ChangedFileError(
-                f"{self.folder.url}/{self.name} was written again since it was opened; open the "
-                "catalog again."
-            )
-
-    def read(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """Read some columns of one row group.
-
-        Raises
-        ------
-        ChangedFileError
-            When it was written again since.
-        ValueError
-            When it is damaged.
-        """
-        self.require_unchanged()
-        try:
-            with self.folder.open(self.name) as source:
-                file = pq.ParquetFile(
-                    source,
-                    metadata=self.footer,
-                    pre_buffer=True,
-                    page_checksum_verification=True,
-                )
-                return file.read_row_group(group, list(columns))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"Row group {group} of {self.folder.url}/{self.name} cannot be read: {error}."
-            ) from error
 
 
 class StoredScenes:
@@ -151,6 +60,8 @@ class StoredScenes:
         self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.keys = lru_cache(KEYS_KEPT)(self._keys)
         self._kept = lru_cache(COLUMNS_KEPT)(self._read_group)
+        # Of some files those that are open, and that no thread is reading.
+        self._idle = lru_cache(FILES_KEPT)(_no_files)
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -208,7 +119,14 @@ class StoredScenes:
 
     def _read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
         file, number = self.groups[group]
-        return fitting.fitted(file.read(number, columns), self._some(columns), file.hidden)
+        idle = self._idle(file)
+        try:
+            opened = idle.pop()
+        except IndexError:
+            opened = OpenFile(file)
+        table = opened.read(number, columns)
+        idle.append(opened)
+        return fitting.fitted(table, self._some(columns), file.hidden)
 
     def _some(self, columns: Sequence[str]) -> pa.Schema:
         """Schema of some columns, and of some members of structs."""
@@ -354,6 +272,10 @@ class StoredScenes:
         """Bounds within which all footprints are, as the footers say; None if they do not."""
         found = _bounds(self._extents[0])
         return found if found is not None and np.isfinite(found).all() else None
+
+
+def _no_files(file: ScenesFile) -> deque[OpenFile]:
+    return deque()
 
 
 def start_and_end(table: pa.Table) -> tuple[NDArray[np.datetime64], NDArray[np.datetime64]]:
