@@ -280,7 +280,9 @@ def test_a_file_is_opened_once_however_many_columns_are_read(make_catalog, tmp_p
         opened.append(args)
         return whole(*args, **options)
 
-    catalog = xgc.open_catalog(ds.geocat.to_geoparquet(tmp_path / "c.parquet"))
+    path = ds.geocat.to_geoparquet(tmp_path / "c.parquet")
     monkeypatch.setattr(openfile.pq, "ParquetFile", counted)
-    catalog.load()
+    loaded = xgc.open_catalog(path).load()
+    assert loaded["a"].values.tolist() == [1, 2, 3]
+    assert loaded["b"].values.tolist() == [4, 5, 6]
     assert len(opened) == 1
