@@ -9,12 +9,8 @@ it closes a file, and rasterio says nothing of that: so the COG is read again.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -34,6 +30,7 @@ from xgeocat.patching import writing
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.patching.tiling import Array
 from xgeocat.runs.grid import WRITE, require_grid
+from xgeocat.runs.room import Writer, writer
 
 #: Edge of a tile; what a map viewer reads.
 TILE = 512
@@ -76,11 +73,12 @@ def write_cogs(field: xr.Dataset, path: Path) -> GeoBox:
     for name, var in field.data_vars.items():
         _require_dtype(str(name), var.dtype)
     path.mkdir(parents=True, exist_ok=True)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+    # A COG that cannot be compressed takes this much, with what its overviews are made in.
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), writer(2 * field.nbytes) as me:
         for name, var in field.data_vars.items():
             plain, made = path / f".{name}.plain.tif", path / f"{name}.tif"
-            sums = _write_plain(var.transpose(..., *var.odc.spatial_dims), geobox, plain)
-            with _writing(made, var.nbytes):
+            sums = _write_plain(var.transpose(..., *var.odc.spatial_dims), geobox, plain, me)
+            with me.writing(made):
                 rasterio.shutil.copy(
                     plain,
                     made,
@@ -104,18 +102,6 @@ def _require_dtype(name: str, dtype: np.dtype) -> None:
         )
 
 
-@contextmanager
-def _writing(path: Path, size: int) -> Iterator[None]:
-    """Tell what GDAL only logs: whether it was for want of room that a file was not written."""
-    try:
-        yield
-    except Exception as error:
-        # A COG that cannot be compressed takes this much, with what its overviews are made in.
-        short = shutil.disk_usage(path.parent).free < 2 * size
-        number = errno.ENOSPC if short else errno.EIO
-        raise OSError(number, f"{os.strerror(number)} ({error})", str(path)) from error
-
-
 def _require_whole(path: Path, sums: Sums) -> None:
     """Read all tiles, those of the overviews too."""
     with rasterio.open(path) as file:
@@ -137,7 +123,7 @@ def _sum(tile: Array) -> int:
     return zlib.crc32(tile.tobytes())
 
 
-def _write_plain(var: xr.DataArray, geobox: GeoBox, path: Path) -> Sums:
+def _write_plain(var: xr.DataArray, geobox: GeoBox, path: Path, me: Writer) -> Sums:
     """Write the pixels as they come; return what to look for in the COG."""
     dtype = WIDER.get(var.dtype.name, var.dtype)
     nodata = nodata_of(var)
@@ -145,7 +131,7 @@ def _write_plain(var: xr.DataArray, geobox: GeoBox, path: Path) -> Sums:
         nodata = np.nan
     lengths = var.shape[:-2]
     sums: Sums = {}
-    with _writing(path, var.nbytes):
+    with me.writing(path):
         file = rasterio.open(
             path,
             "w",
@@ -166,7 +152,7 @@ def _write_plain(var: xr.DataArray, geobox: GeoBox, path: Path) -> Sums:
     with file:
         for band, label in enumerate(_labels(var), start=1):
             file.set_band_description(band, label)
-        target = _Bands(file, lengths, np.dtype(dtype), Lock(), sums)
+        target = _Bands(file, lengths, np.dtype(dtype), me, Lock(), sums)
         if var.chunks is None:
             target[tuple(slice(0, n) for n in var.shape)] = var.values
         else:
@@ -195,6 +181,7 @@ class _Bands:
     file: DatasetWriter
     lengths: tuple[int, ...]
     dtype: np.dtype
+    me: Writer
     lock: Lock
     sums: Sums
 
@@ -204,7 +191,7 @@ class _Bands:
         places = product(*(range(s.start, s.stop) for s in outer))
         planes = values.reshape(-1, *values.shape[-2:]).astype(self.dtype, copy=False)
         tiles = list(product(range(0, planes.shape[1], TILE), range(0, planes.shape[2], TILE)))
-        with self.lock, _writing(Path(self.file.name), self.file.height * self.file.width):
+        with self.lock, self.me.writing(Path(self.file.name)):
             for place, plane in zip(places, planes, strict=True):
                 band = 1 + (int(np.ravel_multi_index(place, self.lengths)) if place else 0)
                 self.file.write(plane, band, window=window)
