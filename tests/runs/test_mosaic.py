@@ -124,7 +124,7 @@ def test_steps_of_time_hold_the_scenes_that_begin_in_them(make_items, make_pipe,
 @pytest.mark.parametrize(
     ("reducers", "order"),
     [(["mean", "count", "std"], [3, 0, 4, 1, 2]), (["first"], [4, 3, 2, 1, 0]),
-     (["first", "min", "max", "sum"], [3, 0, 4, 1, 2])],
+     pytest.param(["first", "min", "max", "sum"], [3, 0, 4, 1, 2], marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_scenes_that_come_later_end_in_what_all_at_once_do(
     make_items, make_pipe, tmp_path, reducers, order
@@ -387,7 +387,7 @@ def test_answers_of_another_kind_are_not_mixed_in(make_items, make_pipe, tmp_pat
         mosaic(pipe, domain_of(items[2:]), tmp_path / "out", reduce="max")
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_killed_while_its_axis_grows_the_mosaic_goes_on(
     make_items, make_pipe, tmp_path, monkeypatch, after
 ):

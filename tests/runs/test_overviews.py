@@ -70,7 +70,7 @@ def level(path, group=None):
 
 @pytest.mark.parametrize("sink", [
     xgc.sinks.Zarr(overviews=True), xgc.sinks.Zarr(128, shard=256, overviews=True),
-    xgc.sinks.Zarr(100, overviews=True),
+    pytest.param(xgc.sinks.Zarr(100, overviews=True), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_run_writes_levels_that_numpy_and_odc_geo_agree_on(
     make_domain, make_pipe, tmp_path, sink
@@ -121,7 +121,7 @@ def test_pixels_and_readers_of_the_scene_itself_see_no_difference(
     )
 
 
-@pytest.mark.parametrize("part", [512, 1024])
+@pytest.mark.parametrize("part", [512, pytest.param(1024, marks=pytest.mark.slow)])
 def test_parts_end_in_the_levels_of_the_whole(make_domain, make_pipe, tmp_path, tree, part):
     sink = xgc.sinks.Zarr(256, overviews=True)
     run(make_domain, make_pipe, tmp_path / "whole", sink, part=None)
@@ -129,7 +129,7 @@ def test_parts_end_in_the_levels_of_the_whole(make_domain, make_pipe, tmp_path, 
     assert tree(tmp_path / "parts" / "data") == tree(tmp_path / "whole" / "data")
 
 
-@pytest.mark.parametrize("part", [None, 512])
+@pytest.mark.parametrize("part", [pytest.param(None, marks=pytest.mark.slow), 512])
 def test_objects_in_a_bucket_are_the_files_on_a_disk(
     make_domain, make_pipe, tmp_path, new_bucket, part
 ):

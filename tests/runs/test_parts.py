@@ -28,8 +28,9 @@ SHAPE = (1100, 1300)
 
 @pytest.mark.parametrize(
     ("sink", "part", "scheduler"),
-    [("zarr", 512, "threads"), ("zarr", 1024, "sync"), ("cog", 512, "threads"),
-     (xgc.sinks.Zarr(64, shard=512), 512, "threads")],
+    [("zarr", 512, "threads"), ("zarr", 1024, "sync"),
+     pytest.param("cog", 512, "threads", marks=pytest.mark.slow),
+     pytest.param(xgc.sinks.Zarr(64, shard=512), 512, "threads", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_parts_end_in_the_bytes_of_the_whole(
     make_domain, make_pipe, tmp_path, tree, sink, part, scheduler

@@ -41,7 +41,12 @@ def objects():
 
 @pytest.mark.parametrize(
     ("sink", "part"),
-    [("zarr", None), ("zarr", 512), ("cog", 512), (xgc.sinks.Zarr(128, shard=512), None)],
+    [
+        ("zarr", None),
+        ("zarr", 512),
+        pytest.param("cog", 512, marks=pytest.mark.slow),
+        (xgc.sinks.Zarr(128, shard=512), None),
+    ],
 )
 def test_objects_are_the_files_of_the_same_run_on_a_disk(
     make_domain, make_pipe, tmp_path, tree, objects, out, sink, part
@@ -55,7 +60,7 @@ def test_objects_are_the_files_of_the_same_run_on_a_disk(
     assert found.scene.values.tolist() == ["s0", "s1"]
 
 
-@pytest.mark.parametrize("sink", ["zarr", "cog"])
+@pytest.mark.parametrize("sink", ["zarr", pytest.param("cog", marks=pytest.mark.slow)])
 def test_the_catalog_there_is_a_domain_like_any_other(make_domain, make_pipe, out, tmp_path, sink):
     run(make_pipe(), make_domain(2, shape=SHAPE), out, sink=sink)
     run(make_pipe(), make_domain(2, shape=SHAPE), tmp_path / "disk", sink=sink)
