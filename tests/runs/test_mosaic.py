@@ -326,6 +326,7 @@ def test_another_mosaic_is_refused(make_items, make_pipe, tmp_path, options):
         ({"tile": 500}, "tile=500 is no multiple of 512"),
         ({"precedence": "eo:cloud"}, "no property 'eo:cloud'.*cloud"),
         ({"grid": GeoBox((5, 5), scenes.GRID, None)}, "no CRS"),
+        ({"resampling": "bilinaer"}, "resampling='bilinaer' must be one of.*bilinear"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(
@@ -334,6 +335,23 @@ def test_bad_options_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         mosaic(make_pipe(), domain_of(make_items(1)), tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_that_is_none_is_refused(make_items, make_pipe, tmp_path):
+    domain = domain_of(make_items(1))
+    with pytest.raises(TypeError, match=r"\(0, 0, 1, 1\) is no GeoBox.*from_bbox"):
+        xgc.mosaic(make_pipe(), domain, (0, 0, 1, 1), tmp_path / "out")
+    with pytest.raises(TypeError, match="Dataset is no domain"):
+        xgc.mosaic(make_pipe(), domain.catalog, GeoBox((5, 5), scenes.GRID, UTM), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_that_no_scene_meets_is_told(make_items, make_pipe, tmp_path):
+    items = make_items(3)
+    far = GeoBox((64, 64), Affine.translation(-3e5, 0) @ scenes.GRID, UTM)
+    with pytest.warns(UserWarning, match="None of the 3 scenes meets the grid.*order of x and y"):
+        found = mosaic(make_pipe(), domain_of(items), tmp_path / "out", grid=far)
+    assert np.isnan(found["prediction"].values).all()
 
 
 def test_a_scene_before_the_first_step_is_refused(make_items, make_pipe, tmp_path):

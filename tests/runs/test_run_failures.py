@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -199,8 +201,8 @@ def test_an_unknown_on_error_is_refused_before_anything_runs(make_domain, make_p
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("retries", [-1, -5])
-def test_fewer_than_no_retries_are_refused(make_domain, make_pipe, tmp_path, retries):
+@pytest.mark.parametrize("retries", [-1, -5, "2", 1.5])
+def test_what_is_no_number_of_retries_is_refused(make_domain, make_pipe, tmp_path, retries):
     with pytest.raises(ValueError, match="retries"):
         run(make_pipe(), make_domain(1), tmp_path / "out", retries=retries)
 
@@ -233,6 +235,99 @@ def test_an_answer_that_is_nowhere_fails_with_a_remedy(make_domain, tmp_path):
     with pytest.warns(RunFailuresWarning):
         run(lost, make_domain(1), tmp_path / "out")
     assert "spatial_ref" in xgc.failures(tmp_path / "out")["failure:message"].item()
+
+
+@pytest.mark.parametrize(
+    ("pipe", "message"),
+    [
+        (lambda cube: None, "returned NoneType, which is no field"),
+        (lambda cube: cube["red"].values, "returned ndarray, which is no field"),
+        (lambda cube: cube.drop_vars(["red", "nir"]), "returned no variables"),
+        (lambda cube: cube["red"].astype(str), r"'prediction': '<U5'}, which are no numbers"),
+        (xgc.Sequential([xgc.GridSampler(32)]), r"returned patches.*End it with Stitch\(\)"),
+    ],
+)
+def test_a_pipeline_that_returns_no_field_fails_and_is_told_what_to_return(
+    make_domain, tmp_path, pipe, message
+):
+    with pytest.warns(RunFailuresWarning):
+        found = run(pipe, make_domain(1), tmp_path / "out")
+    assert found.sizes["scene"] == 0
+    failed = xgc.failures(tmp_path / "out")
+    assert failed["failure:step"].item() == "pipeline"
+    assert re.search(message, failed["failure:message"].item(), re.DOTALL)
+
+
+def test_what_is_no_pipeline_or_no_domain_is_refused(make_domain, make_pipe, tmp_path):
+    domain, pipe = make_domain(1), make_pipe()
+    for given in (domain.catalog, pipe, None):
+        with pytest.raises(TypeError, match=r"is no domain.*ds\.geocat\.domain"):
+            run(pipe, given, tmp_path / "out")
+    with pytest.raises(TypeError, match="str is no pipeline"):
+        run("ndvi", domain, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- failures, run again --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["items", "files"])
+def test_the_catalog_of_failures_can_be_run_as_it_is(
+    make_archive, make_pipe, tmp_path, tree, files
+):
+    items = make_archive(4)
+    catalog = xgc.from_items(items)
+    if files:
+        red = [item["assets"]["red"]["href"] for item in items]
+        paths = [shutil.copy(path, tmp_path / f"f{i}.tif") for i, path in enumerate(red)]
+        catalog = xgc.from_files(paths, time="2024-06-01")
+    names, bands = catalog.scene.values.tolist(), catalog.asset.values.tolist()
+
+    def model(batch):
+        return batch[:, 0].astype("float32")
+
+    pipe = make_pipe(model, overlap=0, name="first band")
+    run(pipe, catalog.geocat.domain(), tmp_path / "calm")
+    for path in catalog["href"].values[[1, 3]].ravel():
+        Path(path).rename(f"{path}.away")
+    with pytest.warns(RunFailuresWarning, match="2 of 4"):
+        run(pipe, catalog.geocat.domain(), tmp_path / "out")
+    failed = xgc.failures(tmp_path / "out")
+    assert failed.scene.values.tolist() == [names[1], names[3]]
+    assert failed.asset.values.tolist() == bands
+    for path in failed["href"].values.ravel():
+        Path(f"{path}.away").rename(path)
+    again = run(pipe, failed.geocat.domain(), tmp_path / "again")
+    assert not [name for name in again.data_vars if str(name).startswith("failure")]
+    calm = tree(tmp_path / "calm" / "data").items()
+    wanted = {name: file for name, file in calm if name.partition(".zarr")[0] in names[1::2]}
+    assert tree(tmp_path / "again" / "data") == wanted
+
+
+def test_what_signs_a_url_is_not_in_the_record(make_archive, tmp_path):
+    items = make_archive(1)
+    for asset in items[0]["assets"].values():
+        asset["href"] = f"https://127.0.0.1:1{asset['href']}?sig=geheim&se=2024"
+        asset["alternate"] = {"s3": {"href": f"{asset['href']}&more=geheim"}}
+    items[0]["links"] = [{"rel": "self", "href": "https://127.0.0.1:1/s0.json?sig=geheim"}]
+    with pytest.warns(RunFailuresWarning):
+        run(lambda cube: cube, xgc.from_items(items).geocat.domain(), tmp_path / "out", retries=0)
+    (record,) = (tmp_path / "out" / "failures").iterdir()
+    assert "geheim" not in record.read_text()
+    hrefs = xgc.failures(tmp_path / "out")["href"].values.ravel().tolist()
+    assert [href.rpartition("/")[2] for href in hrefs] == ["red.tif", "nir.tif"]
+
+
+def test_a_day_that_fails_is_a_scene_without_files(make_domain, tmp_path):
+    def broken_model(cube):
+        raise ValueError("broken")
+
+    domain = make_domain(2).catalog.geocat.domain(groupby="solar_day")
+    with pytest.warns(RunFailuresWarning):
+        run(broken_model, domain, tmp_path / "out")
+    failed = xgc.failures(tmp_path / "out")
+    assert failed.sizes["scene"] == 2
+    assert failed.sizes["asset"] == 0
 
 
 def test_failures_of_a_folder_without_a_run_is_an_error(tmp_path):

@@ -1,5 +1,8 @@
 """A run goes on where it stopped, and two runs are never mixed."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import odc.geo.xr
 import pytest
@@ -9,6 +12,7 @@ import xgeocat as xgc
 from tests.domain import scenes
 from tests.runs.archive import GRID, contextual, ndvi, run
 from xgeocat.runs.ledger import RunMismatchError
+from xgeocat.runs.run import RunFailuresWarning
 
 
 def pipes(make_pipe, **changes):
@@ -39,6 +43,40 @@ def test_a_changed_pipeline_is_refused_by_name(
     for word in words:
         assert word in str(error.value)
     assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "output"),
+    [({"sink": "zarr"}, "s1.zarr"), ({"sink": "cog"}, "s1"), ({"part": 512}, "s1.zarr")],
+)
+def test_outputs_that_somebody_removed_are_done_again(
+    make_domain, make_pipe, tmp_path, tree, caplog, options, output
+):
+    domain = make_domain(3, shape=(520, 90))
+    run(make_pipe(), domain, tmp_path / "out", **options)
+    before = tree(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "data" / output)
+    assert run(make_pipe(), domain, tmp_path / "out", dry_run=True, **options).finished == 2
+    run(make_pipe(), domain, tmp_path / "out", **options)
+    assert "done again, as it is gone: ['s1'] (1 in all)" in caplog.text
+    assert tree(tmp_path / "out") == before
+    caplog.clear()
+    run(make_pipe(), domain, tmp_path / "out", **options)
+    assert "gone" not in caplog.text
+
+
+def test_an_output_that_is_gone_and_cannot_be_made_again_is_a_failure(
+    make_domain, make_pipe, tmp_path
+):
+    domain = make_domain(2)
+    run(make_pipe(), domain, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "data" / "s1.zarr")
+    for href in domain.catalog["href"].values[1]:
+        Path(href).unlink()
+    with pytest.warns(RunFailuresWarning, match="1 of 2"):
+        found = run(make_pipe(), domain, tmp_path / "out")
+    assert found.scene.values.tolist() == ["s0"]
+    assert xgc.failures(tmp_path / "out").scene.values.tolist() == ["s1"]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,16 @@ def test_what_is_finished_is_not_done_again(make_domain, make_pipe, out):
     assert not calls
 
 
+def test_what_somebody_removed_is_done_again(make_domain, make_pipe, out, objects):
+    run(make_pipe(), make_domain(2), out)
+    before, store = objects(out), from_url(out)
+    for page in obstore.list(store, "data/s1.zarr"):
+        obstore.delete(store, [found["path"] for found in page])
+    assert len(objects(out)) < len(before)
+    run(make_pipe(), make_domain(2), out)
+    assert objects(out) == before
+
+
 def test_failures_are_recorded_there_and_tried_again(make_archive, make_pipe, out):
     items = make_archive(3)
     href = Path(items[1]["assets"]["red"]["href"])

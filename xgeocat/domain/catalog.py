@@ -18,6 +18,8 @@ from shapely.geometry.base import BaseGeometry
 from xgeocat.catalog import schema
 from xgeocat.catalog.aoi import Where, outline
 from xgeocat.catalog.index import footprint_index, loaded
+from xgeocat.catalog.sources import Json
+from xgeocat.catalog.stac import to_dicts
 from xgeocat.domain.align import union_grid
 from xgeocat.domain.assets import scenes_of
 from xgeocat.domain.bands import data_bands
@@ -253,6 +255,13 @@ class CatalogDomain:
         if self.resolution is None or self.resolution == abs(native.resolution.x):
             return native
         return grid_of(native.boundingbox.bbox, self.resolution, native.crs)
+
+    def item(self, request: GeoSlice) -> Json | None:
+        """STAC item of the scene that a slice is of; None with `groupby`."""
+        if self.groupby is not None:
+            return None
+        (item,) = to_dicts(self.catalog.isel({schema.SCENE: [self._ids.index(request.name)]}))
+        return item
 
     def load(self, request: GeoSlice, bands: Sequence[str] | None = None) -> xr.Dataset:
         """Load exactly the scenes that a slice names, lazily, on the slice's grid.

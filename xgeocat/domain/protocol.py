@@ -9,6 +9,7 @@ import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geom import BoundingBox
 
+from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice
 
 
@@ -43,4 +44,13 @@ class Domain(Protocol):
         self, request: GeoSlice, bands: Sequence[str] | None = None
     ) -> xr.Dataset | xr.DataArray:
         """Load the field of one slice, lazily, on the slice's grid."""
+        ...
+
+
+@runtime_checkable
+class OfItems(Protocol):
+    """A domain that knows the STAC item behind a slice, with the assets it is loaded from."""
+
+    def item(self, request: GeoSlice) -> Json | None:
+        """STAC item of the one scene that a slice is of; None where it is of several."""
         ...

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+
+from xgeocat.catalog.sources import Json
 
 #: Loggers that tell of URLs that could not be read.
 LOGGERS = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io")
@@ -13,6 +16,12 @@ QUERY = re.compile(r"(\w+://[^\s'\"?<>]+)\?[^\s'\"<>]*")
 def unsigned(text: str) -> str:
     """Leave out the queries of all URLs in a text: that is where signatures are."""
     return QUERY.sub(r"\1?...", text)
+
+
+def without_queries(content: Json) -> Json:
+    """JSON values without the queries of all URLs in them, which can then be signed anew."""
+    found: Json = json.loads(QUERY.sub(r"\1", json.dumps(content)))
+    return found
 
 
 def _leave_out(record: logging.LogRecord) -> bool:

@@ -14,12 +14,15 @@ from odc.geo.geobox import GeoBox
 from xgeocat.catalog.aoi import Where, outline
 from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice, crs_code, crs_of
+from xgeocat.domain.signing import without_queries
 from xgeocat.patching.nodata import nodata_of
 from xgeocat.runs.errors import UnitError
 from xgeocat.runs.ledger import DATA, ITEMS
 from xgeocat.runs.sinks import Sink
 
 COLLECTION_FILE = "collection.json"
+#: What the properties of a failed slice begin with.
+FAILURE = "failure:"
 
 
 def output_item(piece: GeoSlice, field: xr.Dataset, geobox: GeoBox, unit: str, sink: Sink) -> Json:
@@ -112,15 +115,29 @@ def collection_of(items: Sequence[Json], names: Sequence[str], collection: str) 
     }
 
 
-def failure_item(piece: GeoSlice, error: UnitError) -> Json:
-    """Describe a slice that failed."""
-    item = _item(piece, piece.geobox)
+def failure_item(piece: GeoSlice, error: UnitError, source: Json | None = None) -> Json:
+    """Describe a slice that failed.
+
+    Parameters
+    ----------
+    piece : GeoSlice
+        The slice.
+    error : UnitError
+        Why.
+    source : dict, optional
+        STAC item of its scene, so that it can be loaded from the record; what signs its URLs is
+        left out.
+    """
+    if source is None:
+        item = _item(piece, piece.geobox)
+    else:
+        item = {**without_queries(source), "links": []}
     item["properties"] |= {
-        "failure:step": error.step,
-        "failure:error": error.error,
-        "failure:message": error.message,
-        "failure:tries": error.tries,
-        "failure:traceback": error.trace,
+        f"{FAILURE}step": error.step,
+        f"{FAILURE}error": error.error,
+        f"{FAILURE}message": error.message,
+        f"{FAILURE}tries": error.tries,
+        f"{FAILURE}traceback": error.trace,
     }
     return item
 
@@ -140,13 +157,15 @@ def _item(piece: GeoSlice, geobox: GeoBox) -> Json:
         if start == end
         else {"datetime": None, "start_datetime": start, "end_datetime": end}
     )
+    # A scene that failed once and is run again from the record of that.
+    about = {k: v for k, v in piece.properties.items() if not k.startswith(FAILURE)}
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
         "id": piece.name,
         "geometry": json.loads(shapely.to_geojson(geometry)),
         "bbox": list(geometry.bounds),
-        "properties": {**piece.properties, **times},
+        "properties": {**about, **times},
         "links": [],
         "assets": {},
     }

@@ -126,6 +126,10 @@ class Ledger:
         self.folder.write(_item(unit), encoded(item))
         self.forget_failure(unit)
 
+    def forget(self, unit: str) -> None:
+        """Forget that a unit is finished."""
+        self.folder.remove(_item(unit))
+
     def forget_failure(self, unit: str) -> None:
         """Forget that a unit failed before."""
         self.folder.remove(_failure(unit))
@@ -144,7 +148,8 @@ class Ledger:
     def fail(self, unit: str, item: Json) -> None:
         """Record a failed unit, unless another attempt has finished it."""
         if not self.is_finished(unit):
-            self.folder.write(_failure(unit), encoded(item))
+            # The order of assets is that of the bands that are loaded by default.
+            self.folder.write(_failure(unit), json.dumps(item, indent=1).encode())
 
     def finish_part(self, unit: str, part: str) -> None:
         """Record a finished part of a unit."""

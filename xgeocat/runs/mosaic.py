@@ -20,13 +20,18 @@ from odc.geo.geobox import GeoBox
 from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice, crs_of
 from xgeocat.domain.protocol import Domain
+from xgeocat.domain.scenes import require_options
 from xgeocat.patching.names import qualified_name
 from xgeocat.pipeline import Described, Field, describe
 from xgeocat.runs.accumulate import dtype_of, fill_of, require_reducers
 from xgeocat.runs.executors import outcomes
 from xgeocat.runs.ledger import Ledger, RunMismatchError
 from xgeocat.runs.progress import peak_memory, watched
-from xgeocat.runs.run import RunFailuresWarning, require_unique_names
+from xgeocat.runs.run import (
+    RunFailuresWarning,
+    require_pipe_and_domain,
+    require_unique_names,
+)
 from xgeocat.runs.store import CHUNK, Layout, is_written, write_template
 from xgeocat.runs.tile import (
     MOSAIC,
@@ -36,6 +41,7 @@ from xgeocat.runs.tile import (
     TileJob,
     answers_of,
     at_one_time,
+    records,
     sweep,
 )
 from xgeocat.runs.tiles import tiles_to_do
@@ -113,6 +119,13 @@ def mosaic(
         For reducers that are unknown, tiles that would share a chunk, a grid without a CRS, scenes
         without a time or without the property to sort by, or before the first step of the mosaic.
     """
+    require_pipe_and_domain(pipe, domain)
+    if not isinstance(grid, GeoBox):
+        raise TypeError(
+            f"grid={grid!r} is no GeoBox. Make one: odc.geo.geobox.GeoBox.from_bbox((west, south, "
+            "east, north), crs, resolution=...)."
+        )
+    require_options(None, resampling, 1)
     reducers = (reduce,) if isinstance(reduce, str) else tuple(reduce)
     require_reducers(reducers)
     if tile < CHUNK or tile % CHUNK:
@@ -132,6 +145,12 @@ def mosaic(
     template, job = _prepared(pipe, domain, ledger, scenes, (grid, reducers, resampling))
     _require_compatible(template, open_mosaic(ledger))
     tiles = tiles_to_do(ledger, grid, scenes, steps, tile)
+    if scenes and not tiles and not records(ledger):
+        warnings.warn(
+            f"None of the {len(scenes)} scenes meets the grid, whose bounds are "
+            f"{grid.boundingbox}; see domain.bounds, and the order of x and y.",
+            stacklevel=2,
+        )
     with ledger.locked():
         ledger.open(about)
         sweep(ledger)

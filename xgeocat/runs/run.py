@@ -141,11 +141,11 @@ def run(
         When two slices have the same name, so that their outputs would; for an unknown `on_error`
         or `sink`, negative `retries`, or parts that would share a chunk.
     """
-    if on_error not in get_args(OnError) or retries < 0:
-        raise ValueError(
-            f"on_error={on_error!r} must be one of {get_args(OnError)}, and retries={retries} at "
-            "least 0."
-        )
+    require_pipe_and_domain(pipe, domain)
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error={on_error!r} must be one of {get_args(OnError)}.")
+    if not isinstance(retries, int) or retries < 0:
+        raise ValueError(f"retries={retries!r} must be a whole number, at least 0.")
     ledger, writer = Ledger(folder_at(out)), find_sink(sink)
     edge = None if isinstance(writer, Icechunk) else _part_edge(part, writer.edge)
     slices = list(domain.slices())
@@ -155,9 +155,11 @@ def run(
     # Before anything is changed, the lock of the folder included.
     job.ledger.require(about)
     if dry_run:
-        return plan_run(job, slices, _unfinished(job, slices))
+        todo = {*ledger.unfinished(piece.name for piece in slices), *job.lost(slices)}
+        return plan_run(job, slices, [piece for piece in slices if piece.name in todo])
     with job.ledger.locked():
         job.ledger.open(about)
+        _forget_lost(job, slices)
         _forget_parts(job, slices)
         failed = _work(job, slices, on_error, progress)
         # Workers that were killed could not do so.
@@ -262,6 +264,16 @@ def _work(job: Job, slices: Sequence[GeoSlice], on_error: OnError, progress: boo
     return len(failed)
 
 
+def _forget_lost(job: Job, slices: Sequence[GeoSlice]) -> None:
+    """Let slices be done again whose outputs somebody has removed."""
+    lost = job.lost(slices)
+    for name in lost:
+        job.ledger.forget(name)
+    if lost:
+        url = job.ledger.folder.url
+        log.warning("%s: done again, as it is gone: %s (%d in all)", url, lost[:5], len(lost))
+
+
 def _forget_parts(job: Job, slices: Sequence[GeoSlice]) -> None:
     """Remove what is left of the parts of finished slices."""
     for piece in slices:
@@ -275,11 +287,25 @@ def _part_edge(part: int | Literal["auto"] | None, edge: int) -> int | None:
         return -(-PART // edge) * edge
     if part is not None and (not isinstance(part, int) or part < edge or part % edge):
         raise ValueError(
-            f"part={part} is no whole number of the {edge} px that are stored as one, so that "
+            f"part={part!r} is no whole number of the {edge} px that are stored as one, so that "
             f"two tasks would write into one chunk. Use a multiple, e.g. part={4 * edge}, 'auto' "
             "or None."
         )
     return part
+
+
+def require_pipe_and_domain(pipe: object, domain: object) -> None:
+    """Refuse what is no pipeline, or no domain; a TypeError."""
+    if not (hasattr(domain, "slices") and hasattr(domain, "load")):
+        raise TypeError(
+            f"{type(domain).__name__} is no domain, which comes after the pipeline. Of a catalog "
+            "take ds.geocat.domain(...), of a raster xgc.RasterDomain(...)."
+        )
+    if not callable(pipe):
+        raise TypeError(
+            f"{type(pipe).__name__} is no pipeline, which is a Sequential or any function from a "
+            "cube to a field."
+        )
 
 
 def require_unique_names(slices: Sequence[GeoSlice]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -17,8 +17,9 @@ from odc.geo.geobox import GeoBox
 
 from xgeocat.catalog.sources import Json
 from xgeocat.domain.geoslice import GeoSlice
-from xgeocat.domain.protocol import Domain
+from xgeocat.domain.protocol import Domain, OfItems
 from xgeocat.domain.signing import unsigned
+from xgeocat.patching.index import PATCH
 from xgeocat.pipeline import Field
 from xgeocat.runs.errors import UnitError, is_full, passes
 from xgeocat.runs.grid import Window, require_grid, windows
@@ -156,6 +157,18 @@ class Job:
         done = self.ledger.parts(piece.name) if parts else set()
         return [unit for unit in parts if unit.part not in done] if parts else [Unit(piece)]
 
+    def lost(self, slices: Sequence[GeoSlice]) -> list[str]:
+        """Names of finished slices whose outputs are not there any more."""
+        there = set(self.ledger.data.names())
+        names = [piece.name for piece in slices]
+        unfinished = set(self.ledger.unfinished(names))
+        return [
+            name
+            for name in names
+            if name not in unfinished
+            and self.sink.entry(safe_name(name), "").partition("/")[0] not in there
+        ]
+
     def do(self, unit: Unit) -> Outcome:
         """Do one unit.
 
@@ -172,7 +185,8 @@ class Job:
 
     def failed(self, unit: Unit, error: UnitError) -> Outcome:
         """Record a failure."""
-        self.ledger.fail(unit.name, failure_item(unit.piece, error))
+        source = self.domain.item(unit.piece) if isinstance(self.domain, OfItems) else None
+        self.ledger.fail(unit.name, failure_item(unit.piece, error, source))
         return Outcome(unit.name, unit.pixels, error)
 
     def _once(self, unit: Unit) -> Pending | None:
@@ -280,7 +294,30 @@ def _is_same(one: GeoBox, other: GeoBox) -> bool:
 
 
 def as_dataset(field: Field) -> xr.Dataset:
-    """A field as a Dataset."""
-    if isinstance(field, xr.Dataset):
-        return field
-    return field.to_dataset(name=PREDICTION)
+    """A field as a Dataset.
+
+    Raises
+    ------
+    TypeError
+        For what is none.
+    ValueError
+        For patches, and for one without anything to write.
+    """
+    if not isinstance(field, (xr.DataArray, xr.Dataset)):
+        raise TypeError(
+            f"The pipeline returned {type(field).__name__}, which is no field: return a DataArray "
+            "or a Dataset on the grid of the cube, e.g. cube['red'] > 0.3."
+        )
+    if PATCH in field.dims:
+        raise ValueError(
+            f"The pipeline returned patches, with dims {tuple(map(str, field.dims))}. End it with "
+            "Stitch()."
+        )
+    made = field if isinstance(field, xr.Dataset) else field.to_dataset(name=PREDICTION)
+    texts = {str(name): str(v.dtype) for name, v in made.data_vars.items() if v.dtype.kind in "OSU"}
+    if texts or not made.data_vars:
+        raise ValueError(
+            f"The pipeline returned {f'{texts}, which are no numbers' if texts else 'no variables'}"
+            "; return at least one variable of numbers, with y and x."
+        )
+    return made
