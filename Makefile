@@ -27,7 +27,7 @@ demo: $(VENV)/.stamp-plot ## run the demo (DEMO_OUT=folder to say where it write
 
 test: $(VENV)/.stamp-test ## run the tests, the slow ones left out
 	$(SAY) "running the tests"
-	@$(BIN)/python -m pytest -m "not slow" --timeout=$(TEST_TIMEOUT) -n $(TEST_WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow" --timeout=$(TEST_TIMEOUT) -n $(TEST_WORKERS) --dist worksteal
 
 slow: $(VENV)/.stamp-test ## run the slow tests
 	$(SAY) "running the slow tests"

@@ -90,7 +90,7 @@ REDUCE = {
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice", "ignore:Mean of empty", "ignore:Degrees of")
-@pytest.mark.parametrize("chunks", [2048, 128])
+@pytest.mark.parametrize("chunks", [pytest.param(2048, marks=pytest.mark.slow), 128])
 def test_cells_hold_what_numpy_makes_of_all_scenes(make_items, make_pipe, tmp_path, chunks):
     pipe, domain = make_pipe(contextual), domain_of(make_items(), chunks=chunks)
     found = mosaic(pipe, domain, tmp_path / "out", reduce=list(REDUCE))
@@ -201,7 +201,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("other", [False, True], ids=["same pixels", "other pixels"])
+@pytest.mark.parametrize(
+    "other",
+    [pytest.param(False, marks=pytest.mark.slow), True],
+    ids=["same pixels", "other pixels"],
+)
 def test_labels_win_by_votes_and_cells_without_any_hold_nodata(
     make_items, make_pipe, tmp_path, kind, other
 ):
