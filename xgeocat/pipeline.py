@@ -14,6 +14,7 @@ from xgeocat.patching.apply import map_patches
 from xgeocat.patching.explain import Explanation, explain
 from xgeocat.patching.models import ModelLike, as_model
 from xgeocat.patching.names import qualified_name
+from xgeocat.patching.nodata import without_inherited
 from xgeocat.patching.patch import PerDim, patch
 from xgeocat.patching.pieces import Reducer
 from xgeocat.patching.samplers import Sampler
@@ -264,8 +265,10 @@ class Sequential:
             last = step is self.steps[-1]
             if last and isinstance(before, ApplyToChips) and isinstance(step, Stitch):
                 field = step(field, inline=True)
-            else:
+            elif isinstance(step, (*SAMPLERS, ApplyToChips, Stitch)):
                 field = step(field)
+            else:
+                field = computed(step, field)
         return field
 
     def explain(self, cube: Field) -> Explanation:
@@ -278,6 +281,14 @@ class Sequential:
     def describe(self) -> Mapping[str, object]:
         """Describe all that the results depend on."""
         return {"steps": [_plain(describe(step)) for step in self.steps]}
+
+
+def computed(step: Step, field: Field) -> Field:
+    """What a function makes of a field, without what only the field's own numbers mean."""
+    made = step(field)
+    if isinstance(made, (xr.DataArray, xr.Dataset)):
+        return without_inherited(made, field)
+    return made
 
 
 def _plain(value: object) -> object:

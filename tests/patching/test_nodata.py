@@ -6,7 +6,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xgeocat.patching.nodata import nodata_of, representable, valid_mask
+from xgeocat.patching.nodata import nodata_of, representable, valid_mask, without_inherited
 
 
 @pytest.fixture
@@ -124,3 +124,55 @@ def test_a_half_known_complex_number_is_not_known():
     mask = valid_mask(np.array([1 + 1j, complex(np.nan, 1), complex(1, np.nan)]), None)
     assert mask is not None
     assert mask.tolist() == [True, False, False]
+
+
+# --- what a result is not to inherit --------------------------------------------------------------
+
+
+def stored(dtype="uint16", name="red", **attrs):
+    about = {"nodata": 0, "scale": 0.1, "offset": -0.1, "units": "1", **attrs}
+    values = np.array([[0, 5], [7, 7]], dtype)
+    return xr.DataArray(values, dims=("y", "x"), name=name, attrs=about)
+
+
+def inheriting(made, source):
+    """A result as xarray makes it from 2025.11 on, whichever version this is."""
+    return made.assign_attrs(source.attrs)
+
+
+@pytest.mark.parametrize(
+    ("compute", "kept"),
+    [
+        (lambda red, nir: ((nir - red) / (nir + red)).astype("float32").rename(None), False),
+        (lambda red, nir: red > 5, False),
+        (lambda red, nir: (red > 5).astype("uint8"), False),
+        (lambda red, nir: red.astype("int32").rename("label"), False),
+        (lambda red, nir: red.where(nir > 5), True),
+        (lambda red, nir: red.astype("float32"), True),
+        (lambda red, nir: red.isel(y=0), True),
+        (lambda red, nir: red.where(nir > 5, 0).astype("uint16"), True),
+    ],
+)
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_only_what_still_is_a_band_keeps_how_its_numbers_are_meant(compute, kept, as_dataset):
+    red, nir = stored(), stored(name="nir")
+    made = inheriting(compute(red, nir), red)
+    cube = xr.Dataset({"red": red, "nir": nir})
+    if as_dataset:
+        found = without_inherited(xr.Dataset({made.name or "index": made}), cube)
+        (found,) = found.data_vars.values()
+    else:
+        found = without_inherited(made, cube)
+    xr.testing.assert_equal(found, made.rename(found.name))
+    wanted = made.attrs if kept else {"units": "1"}
+    assert found.attrs == wanted
+    assert made.attrs["nodata"] == 0
+
+
+def test_what_a_result_says_by_itself_is_kept():
+    red = stored()
+    made = (red > 5).astype("uint8").assign_attrs(nodata=255, scale=2.0, offset=-0.1)
+    assert without_inherited(made, red).attrs["nodata"] == 255
+    assert without_inherited(made, red).attrs["scale"] == 2.0
+    assert "offset" not in without_inherited(made, red).attrs
+    assert without_inherited(made, red.drop_attrs()) is made

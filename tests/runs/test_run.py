@@ -402,3 +402,37 @@ def test_any_id_is_run_reloaded_and_kept_inside_the_folder(make_archive, make_pi
     for i, piece in enumerate(out.geocat.domain().slices()):
         got = out.geocat.domain().load(piece)["prediction"].values[0]
         scenes.assert_same(got, ndvi(bands_of(domain.catalog, i)[None])[0])
+
+
+def test_an_index_of_nothing_is_no_unknown(make_domain, tmp_path):
+    """Where both bands are alike NDVI is 0, which is nodata of the bands and not of the index."""
+
+    def functions(cube):
+        red, nir = cube["red"].isel(time=0), cube["nir"].isel(time=0)
+        seen = (red != 0) & (nir != 0)
+        red, nir = red.astype("float32"), (nir // 500 * 500).astype("float32")
+        level = ((nir - red // 500 * 500) / (nir + red)).where(seen)
+        return xr.Dataset({"level": level, "high": nir > 2500})
+
+    domain = make_domain(2)
+    found = run(functions, domain, tmp_path / "out")
+    for i in range(2):
+        red, nir = (band.astype("float32") for band in bands_of(domain.catalog, i))
+        with np.errstate(all="ignore"):
+            want = (nir // 500 * 500 - red // 500 * 500) / (nir // 500 * 500 + red)
+        want[(red == 0) | (nir == 0)] = np.nan
+        assert (want == 0).sum() > 10
+        stored = xr.open_zarr(tmp_path / "out" / "data" / f"s{i}.zarr", consolidated=False)
+        np.testing.assert_allclose(stored["level"].values, want, rtol=1e-6)
+        np.testing.assert_array_equal(stored["high"].values, nir // 500 * 500 > 2500)
+    assert found["nodata"].sel(asset="high").isnull().all()
+    assert found["scale"].isnull().all() or (found["scale"] == 1).all()
+    read = found.geocat.domain(bands=["level"], mask_and_scale=True)
+    np.testing.assert_allclose(
+        read.load(next(read.slices()))["level"].values[0],
+        xr.open_zarr(tmp_path / "out" / "data" / "s0.zarr", consolidated=False)["level"].values,
+    )
+    grid = next(domain.slices()).geobox
+    mosaic = xgc.mosaic(functions, domain, grid, tmp_path / "m", reduce="count", progress=False)
+    seen = sum((bands_of(domain.catalog, i) != 0).all(axis=0).astype(int) for i in range(2))
+    np.testing.assert_array_equal(mosaic["level"].values, seen)

@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from xgeocat.patching.tiling import Array
+
+#: What tells how the numbers of a field are meant.
+RADIOMETRY = {"nodata", "scale", "offset", "_FillValue", "scale_factor", "add_offset"}
 
 
 def nodata_of(field: xr.DataArray) -> float | int | None:
@@ -27,6 +30,55 @@ def nodata_of(field: xr.DataArray) -> float | int | None:
         # rasterio gives it as a float, beside which a 64-bit integer is not exact.
         return int(declared)
     return declared.item() if isinstance(declared, np.generic) else declared
+
+
+def without_inherited(
+    made: xr.DataArray | xr.Dataset, given: xr.DataArray | xr.Dataset
+) -> xr.DataArray | xr.Dataset:
+    """A computed field without what only its source's numbers mean.
+
+    xarray (from 2025.11) hands the attributes of operands on to results, so that an index made of
+    integers with nodata 0 would declare its zeros unknown, and a scale would be applied to it.
+
+    Parameters
+    ----------
+    made : DataArray or Dataset
+        What was computed.
+    given : DataArray or Dataset
+        What of.
+
+    Returns
+    -------
+    DataArray or Dataset
+        `made`; nodata, scale and offset that a variable has in common with one of `given` are gone,
+        unless it is of the same dtype, or floats under the same name: ``red.where(clear)``.
+    """
+    if isinstance(made, xr.Dataset):
+        changed = {}
+        for name, var in made.data_vars.items():
+            own = without_inherited(var, given)
+            if own is not var:
+                changed[name] = own
+        return made.assign(changed)
+    sources = given.data_vars.values() if isinstance(given, xr.Dataset) else [given]
+    gone = []
+    for key in RADIOMETRY & made.attrs.keys():
+        of = [one for one in sources if _same(one.attrs.get(key), made.attrs[key])]
+        kept = any(
+            one.dtype == made.dtype or (one.name == made.name and made.dtype.kind == "f")
+            for one in of
+        )
+        if of and not kept:
+            gone.append(key)
+    if not gone:
+        return made
+    made = made.copy(deep=False)
+    made.attrs = {key: value for key, value in made.attrs.items() if key not in gone}
+    return made
+
+
+def _same(one: ArrayLike | None, other: ArrayLike) -> bool:
+    return one is not None and bool(np.array_equal(one, other))
 
 
 def representable(value: complex, dtype: np.dtype) -> bool:

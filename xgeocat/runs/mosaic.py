@@ -45,6 +45,7 @@ from xgeocat.runs.tile import (
     sweep,
 )
 from xgeocat.runs.tiles import tiles_to_do
+from xgeocat.runs.unit import predicted
 from xgeocat.storage.folder import folder_at
 
 log = logging.getLogger(__name__)
@@ -290,7 +291,7 @@ def _first_field(
     last: Exception | None = None
     for scene in scenes:
         try:
-            return at_one_time(pipe(domain.load(scene.piece)))
+            return at_one_time(predicted(pipe, domain.load(scene.piece)))
         except (OSError, rasterio.errors.RasterioError) as error:
             last = error
     if last is not None:

@@ -26,7 +26,7 @@ from xgeocat.runs.items import failure_item
 from xgeocat.runs.ledger import Ledger, encoded
 from xgeocat.runs.regrid import known, on_tile
 from xgeocat.runs.store import write_region
-from xgeocat.runs.unit import Outcome, StepError, as_dataset, attempts
+from xgeocat.runs.unit import Outcome, StepError, as_dataset, attempts, predicted
 
 MOSAIC = "mosaic.zarr"
 TIME = "time"
@@ -213,7 +213,7 @@ class TileJob:
         try:
             cube = self.domain.load(scene.piece)
             step = "pipeline"
-            field = at_one_time(self.pipe(cube))
+            field = at_one_time(predicted(self.pipe, cube))
             self._require_answers(field)
             found = on_tile(field, unit.geobox, self.resampling)
             if found is not None:

@@ -20,7 +20,7 @@ from xgeocat.domain.geoslice import GeoSlice
 from xgeocat.domain.protocol import Domain, OfItems
 from xgeocat.domain.signing import unsigned
 from xgeocat.patching.index import PATCH
-from xgeocat.pipeline import Field
+from xgeocat.pipeline import Field, Sequential, computed
 from xgeocat.runs.errors import UnitError, is_full, passes
 from xgeocat.runs.grid import Window, require_grid, windows
 from xgeocat.runs.items import failure_item, in_collection, output_item
@@ -195,7 +195,7 @@ class Job:
         try:
             cube = self.domain.load(unit.piece)
             step = "pipeline"
-            field = as_dataset(self.pipe(cube))
+            field = as_dataset(predicted(self.pipe, cube))
             step = "write"
             if unit.window is not None:
                 _require_same_grid(field, unit.piece)
@@ -291,6 +291,11 @@ def _is_same(one: GeoBox, other: GeoBox) -> bool:
     step = np.abs([one.resolution.x, one.resolution.y] * 2)
     near = bool((np.abs(a - b) <= step / 100).all())
     return one.shape == other.shape and one.crs == other.crs and near
+
+
+def predicted(pipe: Callable[[Field], Field], cube: Field) -> Field:
+    """What a pipeline makes of a cube."""
+    return pipe(cube) if isinstance(pipe, Sequential) else computed(pipe, cube)
 
 
 def as_dataset(field: Field) -> xr.Dataset:
