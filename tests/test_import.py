@@ -208,6 +208,7 @@ with ThreadPoolExecutor(len(xgeocat.__all__)) as threads:
 """
 
 
+@pytest.mark.slow
 def test_threads_may_use_names_for_the_first_time_at_once(fresh):
     fresh(AT_ONCE)
 

@@ -173,5 +173,6 @@ def test_killed_at_any_moment_it_goes_on_and_has_each_item_once(api, items, out,
     same(xgc.open_catalog(out), xgc.from_items(items))
 
 
+@pytest.mark.slow
 def test_a_search_into_an_object_store(api, items, new_bucket):
     same(harvest(api, f"{new_bucket()}/found.parquet"), xgc.from_items(items))

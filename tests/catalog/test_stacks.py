@@ -300,7 +300,7 @@ def test_in_an_object_store_it_is_the_same(make_stack, new_bucket, form):
     xr.testing.assert_identical(pickle.loads(pickle.dumps(cube)).compute(), cube.compute())
 
 
-@pytest.mark.parametrize("form", ["netcdf", "zarr2"])
+@pytest.mark.parametrize("form", [pytest.param("netcdf", marks=pytest.mark.slow), "zarr2"])
 def test_on_a_web_server_it_is_the_same(make_stack, form):
     pytest.importorskip("obstore")
     path = make_stack(form=form)

@@ -17,7 +17,7 @@ from xgeocat.storage.folder import folder_at
 icechunk = pytest.importorskip("icechunk", reason="needs the extra xgeocat[icechunk]")
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.slow)])
 def out(request, tmp_path):
     if request.param == "disk":
         return str(tmp_path / "out")

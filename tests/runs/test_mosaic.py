@@ -123,7 +123,8 @@ def test_steps_of_time_hold_the_scenes_that_begin_in_them(make_items, make_pipe,
 
 @pytest.mark.parametrize(
     ("reducers", "order"),
-    [(["mean", "count", "std"], [3, 0, 4, 1, 2]), (["first"], [4, 3, 2, 1, 0]),
+    [(["mean", "count", "std"], [3, 0, 4, 1, 2]),
+     pytest.param(["first"], [4, 3, 2, 1, 0], marks=pytest.mark.slow),
      pytest.param(["first", "min", "max", "sum"], [3, 0, 4, 1, 2], marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_scenes_that_come_later_end_in_what_all_at_once_do(
@@ -137,6 +138,7 @@ def test_scenes_that_come_later_end_in_what_all_at_once_do(
     xr.testing.assert_allclose(found.compute(), want.compute(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_only_new_scenes_alone_can_be_given(make_items, make_pipe, tmp_path):
     items, pipe = make_items(), make_pipe()
     want = mosaic(pipe, domain_of(items), tmp_path / "all", reduce="mean", time="1MS")

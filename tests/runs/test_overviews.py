@@ -69,7 +69,8 @@ def level(path, group=None):
 
 
 @pytest.mark.parametrize("sink", [
-    xgc.sinks.Zarr(overviews=True), xgc.sinks.Zarr(128, shard=256, overviews=True),
+    xgc.sinks.Zarr(overviews=True),
+    pytest.param(xgc.sinks.Zarr(128, shard=256, overviews=True), marks=pytest.mark.slow),
     pytest.param(xgc.sinks.Zarr(100, overviews=True), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_run_writes_levels_that_numpy_and_odc_geo_agree_on(
@@ -148,6 +149,7 @@ def test_objects_in_a_bucket_are_the_files_on_a_disk(
         )
 
 
+@pytest.mark.slow
 def test_a_join_that_is_done_again_changes_nothing(make_domain, make_pipe, tmp_path, tree):
     """As after a kill between the move of the group and its record."""
     sink = xgc.sinks.Zarr(256, overviews=True)

@@ -139,7 +139,7 @@ def harmed(sentinel, tmp_path):
     return catalog.geocat.domain(bands=["red"], resolution=120), mend
 
 
-@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("sink", ["zarr", pytest.param("cog", marks=pytest.mark.slow)])
 def test_a_real_scene_cut_short_fails_alone_and_once_mended_the_rest_is_not_done_again(
     harmed, files, pipe, tmp_path, tree, sink
 ):
@@ -172,7 +172,7 @@ def test_a_real_scene_cut_short_fails_alone_and_once_mended_the_rest_is_not_done
     assert tree(tmp_path / "out") == tree(tmp_path / "calm")
 
 
-@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("sink", ["zarr", pytest.param("cog", marks=pytest.mark.slow)])
 def test_a_run_over_real_scenes_that_is_interrupted_goes_on_where_it_stopped(
     domain, pipe, tmp_path, tree, sink
 ):

@@ -64,7 +64,10 @@ def _read_file(path: Path) -> Iterator[Json]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as STAC JSON: {error}.") from error
+        raise ValueError(
+            f"{path} cannot be read as STAC JSON: {error}. A GeoParquet file "
+            "is opened with open_catalog."
+        ) from error
     base = str(path.resolve())
     try:
         found = json.loads(text)
