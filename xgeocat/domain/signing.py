@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 
@@ -20,8 +19,15 @@ def unsigned(text: str) -> str:
 
 def without_queries(content: Json) -> Json:
     """JSON values without the queries of all URLs in them, which can then be signed anew."""
-    found: Json = json.loads(QUERY.sub(r"\1", json.dumps(content)))
-    return found
+    return {key: _without_queries(value) for key, value in content.items()}
+
+
+def _without_queries(value: object) -> object:
+    if isinstance(value, str):
+        return QUERY.sub(r"\1", value)
+    if isinstance(value, dict):
+        return without_queries(value)
+    return [_without_queries(one) for one in value] if isinstance(value, list) else value
 
 
 def _leave_out(record: logging.LogRecord) -> bool:
